@@ -1,0 +1,43 @@
+# Two commands: `make book` and `make test`. Everything they need goes into .venv.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+export OMP_NUM_THREADS = 1
+export TQDM_DISABLE = 1
+# Chromium's fonts, caches and profiles stay out of the tree; warnings of pip about other indices, too.
+PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check
+
+.PHONY: book test serve notebooks zoo bench clean
+book: $(STAMP)
+	$(BIN)/python tools/prefill.py
+	$(BIN)/jupyter-book build --all -W --keep-going .
+
+test: book
+	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile chapters solutions exercises
+	$(BIN)/python -m pytest -q --jaxtyping-packages=robcourse,beartype.beartype $(if $(LONG),,-m "not long")
+	$(BIN)/ruff check -q .
+	$(BIN)/ruff check -q --config line-length=88 chapters solutions exercises
+	$(BIN)/ruff format -q --check .
+	$(BIN)/lint-imports
+
+serve: book
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
+
+notebooks: $(STAMP)
+	$(BIN)/python tools/notebooks.py
+
+zoo: $(STAMP)
+	$(BIN)/python -m robcourse.zoo $(ONLY)
+
+bench: $(STAMP)
+	$(BIN)/python tools/bench.py
+
+clean:
+	rm -rf _build
+
+$(STAMP): requirements.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements.txt
+	$(PIP) --no-deps -e .
+	touch $@

@@ -1,0 +1,125 @@
+"""The networks of the book: small, plain chains with normalisation as their first layer.
+
+Because `Normalize` is inside the network, inputs stay in [0, 1] everywhere and every radius is in
+input units. Each builder returns an `nn.Sequential` in evaluation mode, initialised from `seed`.
+"""
+
+import contextlib
+import itertools
+
+import torch
+from torch import nn
+
+
+class Normalize(nn.Module):
+    """(x − mean) / std, per channel or with one number for all; constants, not parameters.
+
+    Args:
+        mean, std: a number, or one number a channel.
+    """
+
+    def __init__(self, mean: float | list[float] = 0.5, std: float | list[float] = 0.5):
+        super().__init__()
+        for name, value in (("mean", mean), ("std", std)):
+            t = torch.as_tensor(value, dtype=torch.get_default_dtype())
+            self.register_buffer(name, t.view(-1, 1, 1) if t.ndim else t)
+
+    def forward(self, x):
+        return (x - self.mean) / self.std
+
+
+class Residual(nn.Module):
+    """relu(body(x) + shortcut(x))."""
+
+    def __init__(self, body: nn.Module, shortcut: nn.Module):
+        super().__init__()
+        self.body, self.shortcut = body, shortcut
+
+    def forward(self, x):
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+def mlp(
+    inputs: int,
+    classes: int,
+    *,
+    hidden: tuple[int, ...] = (16, 16),
+    mean: float = 0.5,
+    std: float = 0.5,
+    seed: int = 0,
+) -> nn.Sequential:
+    """A ReLU network on flattened inputs: `[n, *s] -> [n, classes]`."""
+    with _seeded(seed):
+        sizes = (inputs, *hidden)
+        layers: list[nn.Module] = [Normalize(mean, std), nn.Flatten()]
+        for a, b in itertools.pairwise(sizes):
+            layers += [nn.Linear(a, b), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Linear(sizes[-1], classes)).eval()
+
+
+def small_conv(
+    shape: tuple[int, int, int] = (3, 32, 32),
+    classes: int = 10,
+    *,
+    width: int = 32,
+    mean: float | list[float] = 0.5,
+    std: float | list[float] = 0.5,
+    seed: int = 0,
+) -> nn.Sequential:
+    """Six 3×3 convolutions with batch norm, three of them with stride 2, and one linear layer.
+
+    `shape` is (channels, height, width). With width 32 on 3×32×32: 0.45 million parameters.
+    """
+    plan = [(1, 1), (2, 2), (2, 1), (4, 2), (4, 1), (4, 2)]  # (times width, stride)
+    with _seeded(seed):
+        layers: list[nn.Module] = [Normalize(mean, std)]
+        channels, height, wide = shape
+        for times, stride in plan:
+            layers += [*_conv(channels, times * width, stride), nn.ReLU()]
+            channels, height, wide = times * width, -(-height // stride), -(-wide // stride)
+        head = nn.Linear(channels * height * wide, classes)
+        return nn.Sequential(*layers, nn.Flatten(), head).eval()
+
+
+def small_resnet(
+    shape: tuple[int, int, int] = (3, 32, 32),
+    classes: int = 10,
+    *,
+    width: int = 16,
+    blocks: tuple[int, ...] = (1, 1, 1),
+    mean: float | list[float] = 0.5,
+    std: float | list[float] = 0.5,
+    seed: int = 0,
+) -> nn.Sequential:
+    """A residual network of the CIFAR family (He et al. 2016): 2·Σblocks + 2 layers deep.
+
+    A stage has `blocks[i]` residual blocks at width·2^i channels, halving the image after the
+    first stage; the shortcut that changes shape is a 1×1 convolution.
+    """
+    with _seeded(seed):
+        layers: list[nn.Module] = [Normalize(mean, std), *_conv(shape[0], width, 1), nn.ReLU()]
+        channels = width
+        for stage, count in enumerate(blocks):
+            out = width * 2**stage
+            for block in range(count):
+                stride = 2 if stage and not block else 1
+                body = nn.Sequential(*_conv(channels, out, stride), nn.ReLU(), *_conv(out, out, 1))
+                same = channels == out and stride == 1
+                shortcut = nn.Sequential(*([] if same else _conv(channels, out, stride, kernel=1)))
+                layers.append(Residual(body, shortcut))
+                channels = out
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
+        return nn.Sequential(*layers).eval()
+
+
+def _conv(channels: int, out: int, stride: int, *, kernel: int = 3) -> list[nn.Module]:
+    conv = nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, bias=False)
+    return [conv, nn.BatchNorm2d(out)]
+
+
+@contextlib.contextmanager
+def _seeded(seed: int):
+    """Inside, torch's global generator starts from `seed`; afterwards it is as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        yield
