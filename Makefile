@@ -5,10 +5,9 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export OMP_NUM_THREADS = 1
 export TQDM_DISABLE = 1
-# Chromium's fonts, caches and profiles stay out of the tree; warnings of pip about other indices, too.
 PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: book test serve notebooks zoo bench clean
+.PHONY: book test serve notebooks zoo records bench clean
 book: $(STAMP)
 	$(BIN)/python tools/prefill.py
 	$(BIN)/jupyter-book build --all -W --keep-going .
@@ -29,6 +28,10 @@ notebooks: $(STAMP)
 
 zoo: $(STAMP)
 	$(BIN)/python -m robcourse.zoo $(ONLY)
+
+records: export ROBCOURSE_PROFILE = full
+records: $(STAMP)
+	$(BIN)/python -m robcourse.zoo.experiments $(ONLY)
 
 bench: $(STAMP)
 	$(BIN)/python tools/bench.py

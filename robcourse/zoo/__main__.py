@@ -1,0 +1,23 @@
+"""`python -m robcourse.zoo [NAME ...]`: train the named models (all, if none is named) anew."""
+
+import sys
+
+from . import recipes, write
+
+
+def main(names: list[str]) -> int:
+    unknown = [name for name in names if name not in recipes.RECIPES]
+    if unknown:
+        allowed = ", ".join(recipes.RECIPES)
+        print(f"no recipe for {', '.join(unknown)}; allowed: {allowed}", file=sys.stderr)
+        return 2
+    for name in names or recipes.RECIPES:
+        raw, card = recipes.make(name)
+        write(card, raw)
+        print(f"{name}: {card.clean['accuracy']:.1%} of {card.clean['n']}, {card.seconds:.1f} s, "
+              f"{card.weights_bytes} bytes")  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
