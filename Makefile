@@ -14,10 +14,11 @@ book: $(STAMP)
 
 test: book
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile chapters solutions exercises
-	$(BIN)/python -m pytest -q --jaxtyping-packages=robcourse,beartype.beartype $(if $(LONG),,-m "not long")
+	$(BIN)/python -m pytest -q $(if $(LONG),,-m "not long")
 	$(BIN)/ruff check -q .
 	$(BIN)/ruff check -q --config line-length=88 chapters solutions exercises
-	$(BIN)/ruff format -q --check .
+	$(BIN)/ruff format -q --check --exclude '*.ipynb' .
+	$(BIN)/ruff format -q --check --config line-length=88 chapters solutions exercises
 	$(BIN)/lint-imports
 
 serve: book

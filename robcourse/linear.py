@@ -1,13 +1,15 @@
 """Chapter 1. How far a point is from a linear rule, and what the worst change does to it: exactly.
 
-A linear rule answers with the sign of w·x + b. For it every question of the book has a closed
-form, and one number decides them all: the *dual* norm of w. Labels here are signs, −1 or +1.
+A linear rule answers with the sign of w·x + b. For it distance, worst case and robust risk have
+closed forms, and without a box one number decides them: the *dual* norm of w. Labels here are
+signs, −1 or +1.
 """
 
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from .runtime import validate
 from .threat import Threat, order
 
 
@@ -19,8 +21,9 @@ def distance(
     Source: Mangasarian, "Arbitrary-norm separating plane", Oper. Res. Lett. 24 (1999).
 
     Raises:
-        ValueError: an unknown norm, w = 0 (there is no hyperplane), or another number of inputs.
+        ValueError: an unknown norm, w = 0 (there is no hyperplane), another number of inputs, NaN.
     """
+    validate(None, x.flatten(1) if isinstance(x, Tensor) and x.ndim > 2 else x, box=None)
     _weights(w, x)
     dual = torch.linalg.vector_norm(w, order(norm)[1])
     if dual == 0:
@@ -38,9 +41,9 @@ def score(
 def worst_case(
     w: Float[Tensor, " d"], x: Float[Tensor, " n *s"], y: Num[Tensor, " n"], threat: Threat
 ) -> Float[Tensor, " n *s"]:
-    """The allowed point at which y·(w·x) is least, exactly, also inside the box.
+    """An allowed point at which y·(w·x) is least, exactly, also inside the box.
 
-    Every coordinate moves in the direction −y·sign(w_i), as far as its wall. ℓ∞: by eps. ℓ2: by
+    Every coordinate moves in the direction −y·sign(w_i), at most to its wall. ℓ∞: by eps. ℓ2: by
     t·|w_i| with the one t that spends the budget. ℓ1: the largest |w_i| first, until eps is spent.
 
     Raises:
@@ -48,7 +51,7 @@ def worst_case(
     """
     threat.validate(None, x)
     _weights(w, x)
-    _signs(y)
+    _signs(y, x)
     flat = x.flatten(1)
     away = -y[:, None].to(x.dtype) * w
     if threat.norm == "linf":
@@ -57,9 +60,10 @@ def worst_case(
     if threat.norm == "l2":
         # Far out along `away` the nearest allowed point is the extreme one, box or not.
         walls = 1.0 if threat.box is None else threat.box[1] - threat.box[0]
-        least = w[w != 0].abs().min() if w.any() else torch.ones_like(w[0])
-        reach = (walls + threat.eps) / least.clamp_min(torch.finfo(w.dtype).tiny)
-        return threat.project((flat + reach * away).double(), flat.double()).to(x.dtype).view_as(x)
+        exact, away = flat.double(), away.double()
+        least = w[w != 0].abs().min().double() if w.any() else 1
+        far = threat.project(exact + (walls + threat.eps) / least * away, exact)
+        return far.to(x.dtype).view_as(x)
     return _spend(away, flat, threat).view_as(x)
 
 
@@ -76,10 +80,12 @@ def robust_risk(
     """
     if threat.box is None:
         threat.validate(None, x)
-        _signs(y)
-        dual = torch.linalg.vector_norm(w, order(threat.norm)[1])
-        return (y * score(w, b, x) <= threat.eps * dual).double().mean().item()
-    return (y * score(w, b, worst_case(w, x, y, threat)) <= 0).double().mean().item()
+        _weights(w, x)
+        _signs(y, x)
+        least = y * score(w, b, x) - threat.eps * threat.dual(w[None])
+    else:
+        least = y * score(w, b, worst_case(w, x, y, threat))
+    return (~(least > 0)).double().mean().item()  # a NaN counts as wrong
 
 
 def fit(
@@ -96,14 +102,14 @@ def fit(
 
         min over w, b of  mean log(1 + exp(−(y(w·x + b) − eps·‖w‖_*))) + decay/2·‖w‖₂²
 
-    a convex problem (the box is not used: it would only make the promise weaker). Solved in
+    a convex problem. The box is not used: with it the worst loss can only be smaller. Solved in
     float64 by subgradient steps of Adam with a rate that falls to 0.
 
     Source: Xu, Caramanis & Mannor, JMLR 10 (2009); Goodfellow, Shlens & Szegedy (2015), section 5.
     """
     threat.validate(None, x)
-    _signs(y)
-    rows, sign = x.flatten(1).double(), y.double()
+    _signs(y, x)
+    rows, sign = x.detach().flatten(1).double(), y.double()
     w = torch.zeros_like(rows[0]).requires_grad_()
     b = torch.zeros((), dtype=rows.dtype, device=x.device, requires_grad=True)
     optimiser = torch.optim.Adam([w, b], lr=0.1)
@@ -140,9 +146,17 @@ def _weights(w: Tensor, x: Tensor) -> None:
             f"w has shape {tuple(w.shape)}; each x has {x[0].numel()} inputs, so expected "
             f"({x[0].numel()},)"
         )
+    if w.dtype != x.dtype:
+        raise TypeError(f"w is {w.dtype}; x is {x.dtype}: use w.to(x)")
+    if not w.isfinite().all():
+        raise ValueError("w holds NaN or infinity")
 
 
-def _signs(y: Tensor) -> None:
+def _signs(y: Tensor, x: Tensor) -> None:
+    if not isinstance(y, Tensor):
+        raise TypeError(f"y is {type(y).__name__}; expected a tensor [n] of signs")
+    if y.shape != x.shape[:1]:
+        raise ValueError(f"y has shape {tuple(y.shape)}; expected ({len(x)},), one an example")
     if not ((y == 1) | (y == -1)).all():
         raise ValueError(
             f"y holds {sorted(set(y.tolist()))[:4]}; linear rules take signs, −1 and +1: for "

@@ -1,7 +1,8 @@
 """The networks of the book: small, plain chains with normalisation as their first layer.
 
 Because `Normalize` is inside the network, inputs stay in [0, 1] everywhere and every radius is in
-input units. Each builder returns an `nn.Sequential` in evaluation mode, initialised from `seed`.
+input units. Each builder returns an `nn.Sequential` in evaluation mode, initialised from `seed`,
+in float32 on the CPU; move it with `.to`.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ class Normalize(nn.Module):
     def __init__(self, mean: float | list[float] = 0.5, std: float | list[float] = 0.5):
         super().__init__()
         for name, value in (("mean", mean), ("std", std)):
-            t = torch.as_tensor(value, dtype=torch.get_default_dtype())
+            t = torch.as_tensor(value, dtype=torch.float32)
             self.register_buffer(name, t.view(-1, 1, 1) if t.ndim else t)
 
     def forward(self, x):
@@ -119,7 +120,15 @@ def _conv(channels: int, out: int, stride: int, *, kernel: int = 3) -> list[nn.M
 
 @contextlib.contextmanager
 def _seeded(seed: int):
-    """Inside, torch's global generator starts from `seed`; afterwards it is as it was."""
-    with torch.random.fork_rng(devices=[]):
+    """Inside, torch's global generator starts from `seed`; afterwards it is as it was.
+
+    Drawn in float32 on the CPU whatever the defaults are: the same seed is the same network.
+    """
+    default = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.random.default_generator.manual_seed(seed)
-        yield
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(default)

@@ -83,17 +83,19 @@ def validate(
             f"x has shape {tuple(x.shape)}; expected a batch [n, ...]: for one example use x[None]"
         )
     if x.numel() == 0:
-        raise ValueError(f"x has shape {tuple(x.shape)}: the batch is empty")
+        what = "each example" if len(x) else "the batch"
+        raise ValueError(f"x has shape {tuple(x.shape)}: {what} is empty")
     if not x.isfinite().all():
         bad = int((~x.flatten(1).isfinite()).any(1).sum())
         raise ValueError(f"x holds NaN or infinity in {bad} of {len(x)} examples")
     if box is not None:
-        low, high = x.min().item(), x.max().item()
+        low, high = x.min(), x.max()  # compared as tensors: a wall is rounded as x was
         if low < box[0] or high > box[1]:
-            slip = "divide by 255" if high > 2 else "put normalisation inside the model"
+            bytes_ = low >= box[0] and high > 2 * box[1]
+            slip = "divide by 255" if bytes_ else "put normalisation inside the model"
             raise ValueError(
-                f"x runs from {low:.4g} to {high:.4g}; the box is [{box[0]:g}, {box[1]:g}]: "
-                f"{slip}, or give the threat the right box"
+                f"x runs from {low.item():.4g} to {high.item():.4g}; the box is "
+                f"[{box[0]:g}, {box[1]:g}]: {slip}, or give the threat the right box"
             )
     elif x.ndim == 4 and x.min() >= 0 and x.max() <= 1:
         _warn_pixels()
@@ -109,7 +111,7 @@ def _warn_pixels() -> None:
     warnings.warn(
         "threat.box is None, but x looks like images with pixels in [0, 1]: the attack may leave "
         "the pixel range. Use box=(0.0, 1.0), or flatten x if unbounded inputs are meant",
-        stacklevel=4,
+        stacklevel=5,  # who called the attack, which called Threat.validate
     )
 
 
@@ -136,6 +138,8 @@ def _validate_model(model: Callable, x: Tensor, y: Tensor | None) -> None:
         raise ValueError(
             f"the model gave {got} for one example; expected logits [1, k] with k ≥ 2 classes"
         )
+    if not logits.is_floating_point():
+        raise ValueError(f"the model gave {logits.dtype}; expected floating-point logits")
     k = logits.shape[1]
     if y is not None and (y.min() < 0 or y.max() >= k):
         raise ValueError(
@@ -159,7 +163,7 @@ def torchvision():
     try:
         import torchvision
     except RuntimeError as error:
-        if "torchvision::" not in str(error):
+        if "torchvision::" not in str(error) or _TORCHVISION:
             raise
         for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
             del sys.modules[name]
