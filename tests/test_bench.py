@@ -1,0 +1,72 @@
+"""The benchmark runs on a tiny case, writes figures with their cards, and fails below a goal."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def bench():
+    spec = importlib.util.spec_from_file_location("bench", ROOT / "tools" / "bench.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    threads = torch.get_num_threads()
+    yield module
+    torch.set_num_threads(threads)
+
+
+CARD = {"date", "cpu", "torch", "threads", "batch", "repetitions", "memory", "command"}
+
+
+def test_a_tiny_case_of_every_row_is_measured(bench, tmp_path, capsys):
+    out = tmp_path / "measured.json"
+    assert bench.main(["--quick", "--out", str(out)]) == 0
+    rows = json.loads(out.read_text())
+    assert sorted(rows) == sorted(b.name for b in bench.BENCHMARKS)
+    printed = capsys.readouterr().out
+    for name, row in rows.items():
+        assert set(row) == {"value", "goal", "unit", "card"}
+        assert row["value"] > 0
+        assert set(row["card"]) == CARD
+        assert name in printed
+
+
+def test_a_missed_goal_fails_and_a_row_that_is_not_measured_stays(bench, tmp_path):
+    out = tmp_path / "measured.json"
+    out.write_text(json.dumps({"older": {"value": 1.0}}))
+
+    def sides(size):
+        def work():
+            return sum(range(300_000))
+
+        return work, work
+
+    bench.FULL = bench.Size(batch=1, repetitions=3)
+    for goal, status in ((1e-6, 0), (1e6, 1), (None, 0)):
+        bench.BENCHMARKS = [bench.Benchmark("twice the same", goal, "ratio", sides)]
+        assert bench.main(["--out", str(out)]) == status
+    rows = json.loads(out.read_text())
+    assert rows["older"] == {"value": 1.0}
+    # Both sides do the same work. The clock of a shared machine is good to a factor of 2 here.
+    assert 0.5 < rows["twice the same"]["value"] < 2
+
+
+def test_quick_numbers_do_not_reach_the_book(bench):
+    with pytest.raises(SystemExit):
+        bench.main(["--quick"])
+
+
+def test_the_book_has_a_figure_of_every_row_and_every_goal_was_met(bench):
+    rows = json.loads((ROOT / "book" / "measured.json").read_text())
+    for b in bench.BENCHMARKS:
+        row = rows[b.name]
+        assert row["goal"] == b.goal
+        assert row["unit"] == b.unit
+        assert row["card"]["threads"] == 1
+        assert set(row["card"]) == CARD
+        assert b.goal is None or row["value"] >= b.goal

@@ -1,0 +1,198 @@
+"""How much an attack costs beyond the passes it cannot avoid: `make bench`.
+
+One table, `BENCHMARKS`: a row is a name, a goal and a function that measures one repetition. A
+row's value is a ratio of CPU times on one thread, the median over repetitions in which the two
+sides alternate, so that a change of clock speed meets both. `book/measured.json` gets value,
+goal, unit and card of each; the exit status is 1 if a goal is missed.
+
+The process keeps the memory that it frees (`MEMORY`). Left to itself, glibc hands it back and
+faults the pages in again, for a sixth of the time, more on one side or the other by chance of
+the heap's layout: enough to move a ratio by 0.03 from one process to the next.
+
+    python tools/bench.py            all rows, a few minutes
+    python tools/bench.py --quick    a tiny case, written to --out only: that the tool works
+
+`--only NAME` picks rows by the beginning of their name.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from robcourse import attacks, models
+from robcourse.runtime import frozen
+from robcourse.threat import Threat
+
+MEMORY = {"MALLOC_TRIM_THRESHOLD_": "2000000000", "MALLOC_MMAP_THRESHOLD_": "2000000000"}
+OUT = Path(__file__).resolve().parents[1] / "book" / "measured.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How large a measurement is."""
+
+    batch: int
+    repetitions: int
+
+
+FULL, QUICK = Size(batch=64, repetitions=15), Size(batch=4, repetitions=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """`sides(size)` gives two functions; the value is time of the second / time of the first."""
+
+    name: str
+    goal: float | None  # at least; None: printed and stored, not required
+    unit: str
+    sides: Callable[[Size], tuple[Callable[[], object], Callable[[], object]]]
+
+
+def network(name: str) -> torch.nn.Module:
+    builds = {
+        "small_conv": lambda: models.small_conv(width=32),
+        "small_resnet": lambda: models.small_resnet(width=16),
+    }
+    return builds[name]()
+
+
+class Passes(torch.nn.Module):
+    """Counts the examples that go through a model forwards, and those that come back."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.forward_only, self.both = model, [], []
+
+    def forward(self, x):
+        (self.both if x.requires_grad else self.forward_only).append(len(x))
+        return self.model(x)
+
+
+def bare(model, x, y, both: int, forward_only: list[int]) -> None:
+    """So many forward-backward passes, and forward passes of so many examples; nothing else."""
+    with frozen(model):
+        z = x.clone().requires_grad_()
+        for _ in range(both):
+            loss = torch.nn.functional.cross_entropy(model(z), y, reduction="sum")
+            torch.autograd.grad(loss, z)
+        with torch.no_grad():
+            for count in forward_only:
+                model(x[:count])
+
+
+def pgd_against(net: str, *, own: bool):
+    """PGD-10 in ℓ∞ against the passes it makes (`own`), or against ten forward-backward ones."""
+
+    def sides(size: Size):
+        model, threat = network(net), Threat("linf", 8 / 255)
+        x = torch.rand(size.batch, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        y = torch.arange(size.batch) % 10
+        counter = Passes(model).eval()
+        attacks.pgd(counter, x, y, threat, steps=10)
+        if counter.both != [size.batch] * 10:
+            raise RuntimeError(f"PGD-10 made {counter.both} forward-backward passes")
+        extra = counter.forward_only if own else []
+        return (
+            lambda: attacks.pgd(model, x, y, threat, steps=10),
+            lambda: bare(model, x, y, 10, extra),
+        )
+
+    return sides
+
+
+BENCHMARKS = [
+    Benchmark(
+        f"pgd10_{net}_{'own' if own else 'ten'}",
+        0.97 if own else None,
+        "CPU time of PGD's own passes, bare / of PGD-10"
+        if own
+        else "CPU time of ten bare forward-backward passes / of PGD-10",
+        pgd_against(net, own=own),
+    )
+    for net in ("small_conv", "small_resnet")
+    for own in (True, False)
+]
+
+
+def measure(benchmark: Benchmark, size: Size) -> float:
+    """The median over repetitions of time(second side) / time(first side)."""
+    sides = benchmark.sides(size)
+    for side in sides:
+        side()
+    ratios = []
+    for repetition in range(size.repetitions):
+        seconds = {}
+        for which in (0, 1) if repetition % 2 else (1, 0):
+            start = time.process_time()
+            sides[which]()
+            seconds[which] = time.process_time() - start
+        ratios.append(seconds[1] / seconds[0])
+    return statistics.median(ratios)
+
+
+def card(size: Size) -> dict:
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "cpu": processor(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "batch": size.batch,
+        "repetitions": size.repetitions,
+        "memory": "kept" if MEMORY.items() <= os.environ.items() else "as the allocator likes",
+        "command": "make bench",
+    }
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(li.split(":", 1)[1].strip() for li in lines if li.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a tiny case; no goal is required")
+    parser.add_argument("--only", default="", help="rows whose name begins so")
+    parser.add_argument("--out", type=Path, help="where the numbers go")
+    args = parser.parse_args(arguments)
+    if args.quick and args.out is None:
+        parser.error("--quick needs --out: its numbers do not belong in the book")
+    rows = [b for b in BENCHMARKS if b.name.startswith(args.only)]
+    if not rows:
+        parser.error(f"--only {args.only!r}: rows are {', '.join(b.name for b in BENCHMARKS)}")
+    size, out = QUICK if args.quick else FULL, args.out or OUT
+    torch.set_num_threads(1)
+    found = json.loads(out.read_text()) if out.exists() else {}
+    missed = []
+    for b in rows:
+        value = measure(b, size)
+        below = b.goal is not None and value < b.goal
+        missed += [b.name] * below
+        goal = "no goal" if b.goal is None else f"goal {b.goal:.2f}"
+        print(f"{b.name:24} {value:.3f}  {goal}{'  MISSED' if below else ''}  ({b.unit})")
+        found[b.name] = {
+            "value": round(value, 4), "goal": b.goal, "unit": b.unit, "card": card(size)
+        }  # fmt: skip
+        sys.stdout.flush()
+    partial = out.with_name(out.name + ".part")
+    partial.write_text(json.dumps(found, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+    os.replace(partial, out)
+    return 1 if missed and not args.quick else 0
+
+
+if __name__ == "__main__":
+    if not MEMORY.items() <= os.environ.items():  # glibc reads them when a process starts
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | MEMORY)
+    raise SystemExit(main())
