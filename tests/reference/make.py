@@ -2,7 +2,7 @@
 
 Run in an environment of its own, from the root of the repository, in about ten minutes:
 
-    python -m venv /tmp/reference && . /tmp/reference/bin/activate
+    python -m venv .venv-reference && . .venv-reference/bin/activate
     pip install torch==2.13.0 torchvision==0.28.0 scipy scikit-learn jaxtyping GitPython requests
     pip install --no-deps torchattacks==3.5.1 foolbox==3.3.4 eagerpy==0.30.0 pyautoattack==0.2.0
     OMP_NUM_THREADS=1 python tests/reference/make.py            (--train: new networks as well)
