@@ -4,7 +4,7 @@
 - exercises/, from solutions/, by nbgrader's converter;
 - in each chapter the table of its exercises (cell `exercises-table`, from the solutions' metadata)
   and the table of its ledger rows (cell `ledger-table`, from book/ledger.yml);
-- the table in book/ledger.md;
+- the table in book/ledger.md, and that of the speeds (book/measured.json) in book/about.md;
 - one form for every notebook: no outputs, little metadata, sorted keys.
 
 `--check` writes nothing, lists what would change, and exits 1 if anything would.
@@ -43,7 +43,6 @@ VERDICTS = {
     "stripped": "lost in our copy",
     "open": "not reproducible here",
 }
-BEGIN, END = "<!-- ledger:begin -->", "<!-- ledger:end -->"
 WRITTEN = "*Write your answer here.*"
 
 
@@ -79,8 +78,12 @@ def wanted() -> dict[Path, str]:
         mine = [row for row in rows if row["chapter"] == path.stem]
         fill(notebook, "ledger-table", ledger_table(mine, ""))
         out[path] = text_of(notebook)
-    page = ROOT / "book/ledger.md"
-    out[page] = between(page.read_text(), whole_ledger(rows))
+    for page, name, text in (
+        ("ledger", "ledger", whole_ledger(rows)),
+        ("about", "speed", speeds()),
+    ):
+        path = ROOT / f"book/{page}.md"
+        out[path] = between(path, name, text)
     return out
 
 
@@ -189,12 +192,25 @@ def fill(notebook: dict, id: str, text: str) -> None:
             cell["source"] = text.splitlines(keepends=True)
 
 
-def between(page: str, text: str) -> str:
-    before, _, rest = page.partition(BEGIN)
-    _, mark, after = rest.partition(END)
-    if not mark:
-        raise SystemExit(f"book/ledger.md has no lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
+def between(page: Path, name: str, text: str) -> str:
+    """The page with `text` between its lines `<!-- name:begin -->` and `<!-- name:end -->`."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, _, rest = page.read_text().partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise SystemExit(f"{page.relative_to(ROOT)} has no lines {begin} and {end}")
+    return f"{before}{begin}\n\n{text}\n\n{end}{after}"
+
+
+def speeds() -> str:
+    """What `make bench` measured last, a row each."""
+    rows = ["| measured | value | goal | on |", "|:--|:--|:--|:--|"]
+    for name, row in json.loads((ROOT / "book/measured.json").read_text()).items():
+        goal = "" if row["goal"] is None else f"{row['goal']:g}"
+        card = row["card"]
+        where = f"{card['date']}, {card['cpu']}, {card['threads']} thread, torch {card['torch']}"
+        rows.append(f"| `{name}`: {row['unit']} | {row['value']:.3f} | {goal} | {where} |")
+    return "\n".join(rows)
 
 
 def _cell(cell: dict) -> dict:
