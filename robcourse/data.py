@@ -21,6 +21,10 @@ from torch import Tensor
 from .runtime import generator, profile, torchvision
 from .threat import Threat
 
+#: The image that travels through the book, a plain 3: its place among the test images of
+#: `load("digits").only(3, 8)`.
+TRAVELLER = 111
+
 
 @dataclass(frozen=True)
 class Dataset:

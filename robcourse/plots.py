@@ -44,7 +44,7 @@ def curve(
         levels: if given, a second scale above counts ε in grey levels, `levels` of them to 1.
         unit: the label of the ε axis.
     """
-    ax = _axes(ax, (6, 3.6))
+    ax = _axes(ax, (6.0, 3.6))
     seen: dict[str, int] = {}
     for c in curves:
         look = dict(_SIDES[c.side])
@@ -111,7 +111,7 @@ def scores(
     Args:
         at: the score of one example, marked by a triangle above the histograms.
     """
-    ax = _axes(ax, (6, 2.6))
+    ax = _axes(ax, (6.0, 2.6))
     values, y = _numpy(values), _numpy(y)
     for c, (name, hatch) in enumerate(zip(classes, ("", "////"), strict=True)):
         ax.hist(values[y == c], bins=bins, color=CLASSES[c], alpha=0.75, label=f"class {name}",
@@ -128,17 +128,14 @@ def scores(
 def image(x: object, title: str = "", *, ax: Axes | None = None) -> Axes:
     """One image, `[c, h, w]` or `[h, w]` in [0, 1]; a single channel is ink on white."""
     ax = _axes(ax, (2.2, 2.2))
-    pixels = _numpy(x)
-    if pixels.ndim == 3:
-        pixels = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
-    ax.imshow(pixels, cmap="gray_r", vmin=0, vmax=1)
+    ax.imshow(_pixels(x), cmap="gray_r", vmin=0, vmax=1)
     return _bare(ax, title)
 
 
 def change(delta: object, title: str = "", *, most: float, ax: Axes | None = None) -> Axes:
-    """One perturbation, `[h, w]`: ink added in orange, removed in purple, full at ±`most`."""
+    """A perturbation of one channel: ink added in orange, removed in purple, full at ±`most`."""
     ax = _axes(ax, (2.2, 2.2))
-    ax.imshow(_numpy(delta).squeeze(), cmap="PuOr_r", vmin=-most, vmax=most)
+    ax.imshow(_pixels(delta), cmap="PuOr_r", vmin=-most, vmax=most)
     return _bare(ax, title)
 
 
@@ -146,7 +143,7 @@ def along(
     t: object, lines: Mapping[str, object], *, unit: str, what: str, ax: Axes | None = None
 ) -> Axes:
     """Functions of one variable. A name that starts with "tangent" is drawn thin and grey."""
-    ax = _axes(ax, (6, 3.2))
+    ax = _axes(ax, (6.0, 3.2))
     styles = iter([(TRUTH, "-"), (ATTACK, "--"), (CERTIFICATE, "-."), (CLASSES[1], ":")])
     for name, values in lines.items():
         quiet = name.startswith("tangent")
@@ -158,7 +155,7 @@ def along(
     return ax
 
 
-def timeline(events: Sequence[tuple[float, str]], *, ax: Axes | None = None) -> Axes:
+def timeline(events: Sequence[tuple[str, str]], *, ax: Axes | None = None) -> Axes:
     """Dated events down a line, evenly spaced so that every one can be read on a phone."""
     ax = _axes(ax, (6.4, 0.42 * len(events) + 0.2))
     ax.axvline(0, color="#BBBBBB", lw=2, zorder=0)
@@ -185,6 +182,14 @@ def _bare(ax: Axes, title: str) -> Axes:
     ax.spines[:].set_visible(False)
     ax.set_title(title, fontsize=10)
     return ax
+
+
+def _pixels(x: object) -> np.ndarray:
+    """[h, w] for one channel, else [h, w, c]: the order that `imshow` wants."""
+    pixels = _numpy(x)
+    if pixels.ndim != 3:
+        return pixels
+    return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
 
 
 def _numpy(t: object) -> np.ndarray:

@@ -456,3 +456,12 @@ def test_moons_have_the_gap_and_the_posterior_they_claim():
         data.moons(noise=0.01).posterior(points)
     with pytest.raises(ValueError, match="noise is -1"):
         data.moons(noise=-1.0)
+
+
+def test_the_traveller_is_a_plain_3():
+    digits = data.load("digits").only(3, 8)
+    image, label = digits.test_x[data.TRAVELLER], digits.test_y[data.TRAVELLER]
+    assert digits.classes[int(label)] == "3"
+    # Its neighbours in the training half agree, by a wide margin: a plain 3, whoever looks.
+    apart = (digits.train_x - image).flatten(1).norm(dim=1)
+    assert digits.train_y[apart.argsort()[:25]].sum() == 0
