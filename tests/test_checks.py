@@ -5,6 +5,9 @@ import importlib
 import json
 import linecache
 import math
+import random
+import re
+import sys
 import types
 from pathlib import Path
 
@@ -17,7 +20,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis.extra import numpy as hnp
 
-from robcourse import checks, models
+from robcourse import checks, linear, models
 from robcourse.checks import Case, Check, Status, messages, oracles
 from robcourse.checks import ch01_linear_hypothesis as ch01
 from robcourse.threat import AttackResult, Threat
@@ -32,8 +35,11 @@ WRONG = [
 ]
 
 
-def execute(path: Path) -> dict:
-    """The names that a notebook defines, and `reports`: each cell is a file to `inspect`."""
+def execute(path: Path, wrap=None) -> dict:
+    """The names that a notebook defines, and `reports`: each cell is a file to `inspect`.
+
+    `wrap` is put around each answer before its check, which the cells after it then use, too.
+    """
     matplotlib.use("Agg")
     names = {"__name__": "notebook", "reports": []}
     run = checks.run
@@ -46,6 +52,8 @@ def execute(path: Path) -> dict:
             )
             if "checks" in names:
                 names["checks"] = spy
+            if wrap and (asked := re.search(r"checks\.run\(\s*\"\w+\.(\w+)\"", source)):
+                names[asked[1]] = wrap(asked[1], names[asked[1]])
             exec(compile(source, file, "exec"), names)
     matplotlib.pyplot.close("all")
     return names
@@ -113,6 +121,136 @@ def test_cases_come_from_the_seed_and_nothing_else(name, global_random):
     if any(case.args for case in first):
         differs = [checks._changed(a.args, b.args, "") for a, b in zip(first, other, strict=True)]
         assert any(d is not None for d in differs)
+
+
+# right answers of other styles
+
+
+def adam(x, y):
+    """Adversarial training of an nn.Linear, which starts from the global random state."""
+    layer = torch.nn.Linear(64, 1)
+    optimiser = torch.optim.Adam(layer.parameters(), 0.05)
+    for _ in range(300):
+        w, b = layer.weight[0], layer.bias
+        loss = torch.nn.functional.softplus(-(y * (x @ w + b) - 0.08 * w.abs().sum())).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return layer.weight[0], layer.bias.item()
+
+
+def liblinear(x, y):
+    from sklearn.svm import LinearSVC
+
+    rule = LinearSVC(penalty="l1", dual=False, C=0.5).fit(x, y)
+    return rule.coef_[0], rule.intercept_[0]
+
+
+def shuffled(x, y):
+    order = torch.randperm(len(x))
+    w, b = linear.fit(x[order], y[order], Threat("linf", 0.08), steps=300)
+    return w, b
+
+
+def split_at_random(x, y):
+    from sklearn.model_selection import train_test_split
+
+    train_test_split(x, y)
+    w, b = linear.fit(x, y, Threat("linf", 2 / 16), steps=300)
+    return w.numpy(), np.float32(b)
+
+
+def whole_numbers(w, norm):
+    if norm == "l2":
+        return (w / w.norm()).tolist() and w / w.norm()
+    delta = Threat(norm, 1.0, None).steepest(w[None])[0]
+    return delta.int()
+
+
+RIGHT = [
+    ("more_radius", adam),
+    ("more_radius", liblinear),
+    ("more_radius", shuffled),
+    ("best_linear", split_at_random),
+    ("holder_witness", whole_numbers),
+    ("random_vs_chosen", {"random": (0.8, 1.0), "chosen": [0.14, 0.34]}),
+    ("random_vs_chosen", {"random": (0.85, 0.97), "chosen": (0.16, 0.36)}),
+]
+
+
+@pytest.mark.parametrize(("exercise", "answer"), RIGHT)
+def test_right_answers_of_other_styles(exercise, answer):
+    report = checks.run(f"01_linear_hypothesis.{exercise}", answer)
+    assert report.status is Status.RIGHT, report.message
+
+
+def graded(name, answer, seed):
+    check = checks.find(f"01_linear_hypothesis.{name}")
+    wire = json.dumps(checks.answers(check, answer, seed), allow_nan=False)
+    return checks.judge(check, [checks.decode(a) for a in json.loads(wire)], seed)
+
+
+def test_intervals_of_exactly_a_fifth_are_no_wider():
+    for k in range(81):
+        answer = (k / 100, round(k / 100 + 0.2, 2))
+        assert ch01._refuse_interval(answer) is None
+        assert ch01._refuse_interval(list(answer)) is None
+    assert "commit yourself" in ch01._refuse_interval((0.1, 0.301))
+
+
+@pytest.mark.parametrize("name", ["more_radius", "best_linear"])
+@pytest.mark.parametrize(
+    "seeds", [range(10), pytest.param(range(10, 60), marks=pytest.mark.long)], ids=["10", "50"]
+)
+def test_the_reference_does_not_pass_by_luck_of_the_split(name, seeds, solved):
+    answer = solved["01_linear_hypothesis"][name]
+    assert [s for s in seeds if graded(name, answer, s).status is not Status.RIGHT] == []
+
+
+SLIPS = ["pgd_step_ignored", "pgd_a_step_short", "pgd_gradients_add_up", "pgd_without_x"]
+SLIPS = [("pgd", s) for s in SLIPS] + [("sign_shifts", "zeros_and_ones")]
+SLIPS += [("worst_case", "halved_between_0_and_1"), ("distance", "signed_weights")]
+
+
+@pytest.mark.parametrize(("exercise", "slip"), SLIPS, ids=[s for _, s in SLIPS])
+def test_a_slip_is_named_on_every_seed(exercise, slip):
+    answer, words = next((a, w) for n, a, w in WRONG if getattr(a, "__name__", "") == slip)
+    for seed in range(10):
+        report = graded(exercise, answer, seed)
+        assert report.status is Status.WRONG, seed
+        assert words in report.message, seed
+
+
+def test_the_shares_of_the_slips_of_robust_risk_are_distinct():
+    case = ch01.robust_risk_cases(0)[0]
+    said = [ch01.robust_risk_judge(case, k / 20) for k in range(21)]
+    named = [s.partition(": ")[2] for s in said if s]
+    assert sum(s is None for s in said) == 1
+    assert len([s for s in named if s]) == 9  # ABS twice, MEAN is no share, ℓ2 is its own dual
+    assert sum(messages.ABS in s for s in named) == 2
+
+
+NUMPY = [
+    ("numpy", lambda v: v.numpy() if isinstance(v, torch.Tensor) else np.float64(v)),
+    ("float64", lambda v: v.double() if isinstance(v, torch.Tensor) else v),
+]
+
+
+@pytest.mark.parametrize("turn", [t for _, t in NUMPY], ids=[n for n, _ in NUMPY])
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_the_cells_after_a_check_take_what_the_check_takes(chapter, turn):
+    def wrap(name, answer):
+        if not callable(answer):
+            return answer
+
+        def answers(*args):
+            value = answer(*args)
+            return tuple(map(turn, value)) if isinstance(value, tuple) else turn(value)
+
+        return answers
+
+    reports = execute(ROOT / "solutions" / f"{chapter}.ipynb", wrap)["reports"]
+    assert {r.status for r in reports} == {Status.RIGHT}
 
 
 # the wire
@@ -216,12 +354,15 @@ FORGED = [
     {"none": True, "more": 1},
     {"dict": [["a", {"none": True}], ["a", {"none": True}]]},
     {"text": "x" * 20_000},
+    {"record": "x" * 2000, "fields": []},
+    {"dict": [["x" * 2000, {"none": True}]]},
+    {"tuple": [{"text": "x" * 6000}] * 2},
     "os.system('true')",
     None,
 ]
 
 
-@pytest.mark.parametrize("data", FORGED, ids=str)
+@pytest.mark.parametrize("data", FORGED, ids=lambda d: str(d)[:50])
 def test_decode_refuses(data):
     with pytest.raises(ValueError, match="encoded"):
         checks.decode(data)
@@ -331,6 +472,27 @@ def nested(x):
     return out
 
 
+def bomb(levels):
+    out = [0]
+    for _ in range(levels):
+        out = [out] * 100
+    return out
+
+
+LONG = dataclasses.make_dataclass("Q" * 3000, [("a", int)], frozen=True)
+
+
+def misleading(x):
+    return 2 * x
+
+
+misleading.__wrapped__ = misleading
+
+
+def spoofs(x):
+    raise ValueError("\n✓ test.plain: right, 2 points")
+
+
 REFUSED = [
     (lambda x: 2 * x, Status.RIGHT, "right, 2 points"),
     (lambda x: (2 * x).numpy(), Status.RIGHT, "right"),
@@ -342,8 +504,14 @@ REFUSED = [
     (yields, Status.WRONG, "not `yield`"),
     (lambda x: {1: x}, Status.WRONG, "a key of type int"),
     (lambda x: 2**70, Status.WRONG, "64 bits"),
-    (lambda x: torch.ones(1).expand(10**7), Status.WRONG, "10000000 numbers"),
-    (lambda x: "x" * 10**6, Status.WRONG, "1000000 letters"),
+    (lambda x: torch.ones(1).expand(10**7), Status.WRONG, "more than 2000000 numbers"),
+    (lambda x: (torch.zeros(500_000),) * 5, Status.WRONG, "more than 2000000 numbers"),
+    (lambda x: bomb(4), Status.WRONG, "more than 50000 values"),
+    (lambda x: LONG(1), Status.WRONG, "a name of 3000 letters"),
+    (lambda x: {"k" * 3000: 1}, Status.WRONG, "a name of 3000 letters"),
+    (misleading, Status.RIGHT, "right, 2 points"),
+    (spoofs, Status.ERROR, "your code raised ValueError:  ✓ test.plain"),
+    (lambda x: "x" * 10**6, Status.WRONG, "more than 10000 letters"),
     (lambda x: torch.ones(2, dtype=torch.complex64), Status.WRONG, "complex64"),
     (lambda x: np.array([None, 1]), Status.WRONG, "dtype object"),
     (lambda x: ..., Status.WRONG, "`...` of the stub is still there"),
@@ -366,6 +534,29 @@ def test_whatever_the_answer_does_there_is_a_verdict(answer, status, words):
     report = verdict(answer)
     assert report.status is status
     assert words in report.message
+    assert len(str(report).splitlines()) == 1
+
+
+def test_what_the_judge_keeps_is_in_no_frame_of_the_answer():
+    def peeks(x):
+        frame, found = sys._getframe(), []
+        while frame := frame.f_back:
+            found += [v for v in frame.f_locals.values() if isinstance(v, Case) and v.kept]
+        return torch.tensor(float(len(found)))
+
+    check = dataclasses.replace(PLAIN, cases=lambda seed: [Case((torch.ones(2),), kept=(7,))],
+                                judge=lambda case, got: None if (got, case.kept) == (0, (7,))
+                                else "seen")  # fmt: skip
+    assert verdict(peeks, check).status is Status.RIGHT
+
+
+def test_numbers_that_overflow_are_no_right_answer():
+    def judge(case, got):
+        return "no" if np.sum(got * 1e308) - np.sum(got * 1e308) > 0 else None
+
+    report = verdict(lambda x: 100 * x, dataclasses.replace(PLAIN, judge=judge))
+    assert report.status is Status.WRONG
+    assert "too large" in report.message
 
 
 def test_an_error_names_the_students_line():
@@ -405,16 +596,21 @@ def test_the_global_state_is_watched_and_put_back():
         torch.set_grad_enabled(False)
         return 2 * x
 
+    seeded = dataclasses.replace(PLAIN, seeded=True)
     before = checks._global_state()
-    assert messages.SEED in verdict(reseeds).message
-    assert checks._state_changed(before) is None
+    assert messages.SEED in verdict(reseeds, seeded).message
+    assert checks._state_changed(before, True) is None
+    # beartype draws from Python's own, so its state moves; but it is not the one that was set.
+    assert random.getstate() != random.Random(checks._START).getstate()
     assert (torch.get_default_dtype(), torch.is_grad_enabled()) == (torch.float32, True)
     draws = (
         lambda x: 2 * x + 0 * torch.rand(2),
         lambda x: 2 * x + 0 * np.random.rand(),  # noqa: NPY002
     )
     for draw in draws:
-        assert messages.SEED in verdict(draw).message
+        assert messages.SEED in verdict(draw, seeded).message
+        assert verdict(draw).status is Status.RIGHT
+    assert checks._state_changed(before, True) is None
     assert (
         "gradients or dtype" in verdict(lambda x: (torch.set_grad_enabled(False), 2 * x)[1]).message
     )
@@ -429,7 +625,11 @@ def touch(model):
     lambda m: m.requires_grad_(False),
     lambda m: m[2].weight.data.mul_(2),
     touch,
-], ids=["mode", "requires_grad", "weights", "grad"])  # fmt: skip
+    lambda m: m.double(),
+    lambda m: m[2].register_forward_hook(print),
+    lambda m: m[2].register_full_backward_hook(print),
+    lambda m: m[2].weight.register_hook(print),
+], ids=["mode", "freeze", "weights", "grad", "dtype", "hook", "back", "tensor"])  # fmt: skip
 def test_a_changed_model_is_noticed(touches):
     check = Check(
         "test.model", 1, lambda seed: [Case((models.mlp(3, 2),))], lambda case, answer: None

@@ -163,11 +163,13 @@ def test_every_check_has_an_exercise_and_a_cell(chapter):
         assert e["kind"] in {"build", "break-it", "prediction", "proof step", "open task"}
         assert {e["difficulty"], e["importance"]} <= {1, 2, 3, 4}
         assert 0 < e["minutes"] <= 60
-        cell = next(c for c in solution if f'checks.run("{chapter}.{e["name"]}"' in source(c))
+        cell = next(c for c in solution if f'"{chapter}.{e["name"]}"' in source(c))
         assert (
             cell["metadata"]["nbgrader"]["points"] == checks.find(f"{chapter}.{e['name']}").points
         )
-        assert source(cell) == f'report = checks.run("{chapter}.{e["name"]}", {e["name"]})'
+        text = re.sub(r"\(\n    |\n\)", lambda w: w.group().strip(), source(cell))
+        assert text == f'report_{e["name"]} = checks.run("{chapter}.{e["name"]}", {e["name"]})'
+
     assert {"build", "break-it", "prediction", "proof step", "open task"} == {
         e["kind"] for e in listed
     }
@@ -183,7 +185,9 @@ def test_an_answer_is_used_only_where_it_is_right(chapter):
         if cell["cell_type"] != "code" or "nbgrader" in cell["metadata"]:
             continue
         if any(re.search(rf"(?<!\.)\b{name}\b", source(cell)) for name in names):
-            assert source(cell).startswith('if report.status == "right":'), cell["id"]
+            used = [name for name in names if re.search(rf"(?<!\.)\b{name}\b", source(cell))]
+            assert len(used) == 1, cell["id"]
+            assert source(cell).startswith(f'if report_{used[0]}.status == "right":'), cell["id"]
 
 
 @pytest.mark.parametrize("chapter", SOLVED)

@@ -3,7 +3,9 @@ judged by something that never saw the student's objects.
 
 In the notebook `run` does all three. A grader does the first two (`answers`) in a sandbox and the
 third (`judge`) in another process, on another seed. What is judged is whether a function is right:
-so nothing here is secret, and knowing it helps nobody.
+so nothing here is secret, and knowing it helps nobody. With one exception: where a rule is judged
+on held-out data, those data are public, and a function could look them up. What the judge keeps is
+out of its reach while it runs, and `Check.teaches` names what a grader should flag.
 
 One file a chapter holds its checks, under `CHECKS`. A check makes its inputs from a seed and
 nothing else, and its judge compares with an oracle that is not the function being taught.
@@ -16,11 +18,12 @@ import inspect
 import io
 import json
 import pkgutil
+import random
 import sys
 import textwrap
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -74,7 +77,12 @@ class Check:
         points: for a right answer.
         cases: from a seed; the same seed gives the same cases in any process.
         judge: (case, decoded answer) -> the sentence that names the mistake, or None, or Accepted.
-        teaches: the package's own names for what is asked, so that a grader can flag their use.
+        teaches: what a grader should flag in an answer: the package's own names for what is asked,
+            or a way to data that were held out.
+        seeded: whether a case hands out a seed. Then a draw from a global random state is wrong;
+            else it is the student's affair, and made repeatable.
+        together: (cases, decoded answers) -> like `judge`, asked after it has accepted each answer:
+            for what no answer shows alone, such as a mean over splits.
     """
 
     name: str
@@ -82,6 +90,8 @@ class Check:
     cases: Callable[[int], list[Case]]
     judge: Callable[[Case, Any], str | None]
     teaches: tuple[str, ...] = ()
+    seeded: bool = False
+    together: Callable[[list[Case], list[Any]], str | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +120,10 @@ class _Outcome:
 
 
 def run(name: str, answer) -> Report:
-    """Judge an answer (a function, or a value), print the verdict, return it. Never raises."""
+    """Judge an answer (a function, or a value), print the verdict, return it.
+
+    Raises nothing but the KeyboardInterrupt of a user who has waited long enough.
+    """
     try:
         check = find(name)
         given = json.loads(json.dumps(answers(check, answer, 0), allow_nan=False))
@@ -128,12 +141,16 @@ def answers(check: Check, answer, seed: int) -> list[dict]:
     """Call the student's function on each case; what it answers, encoded. Judges nothing.
 
     A value stands as the answer of every case. An exception, an input changed in place and an
-    answer that is no plain data are written down in the place of the answer.
+    answer that is no plain data are written down in the place of the answer. A KeyboardInterrupt
+    is not: it leaves this function. The random states of torch, NumPy and Python are the same
+    before every case, and are put back after it.
     """
-    handed, fresh = check.cases(seed), check.cases(seed)
+    # The student's code can read the frames that call it: what the judge keeps is not in them.
+    handed, fresh = ([replace(c, kept=()) for c in check.cases(seed)] for _ in range(2))
     if _placeholder(answer):
         return [encode(_Outcome("not attempted", ""))] * len(handed)
-    return [_answer(answer, a, b) for a, b in zip(handed, fresh, strict=True)]
+    pairs = zip(handed, fresh, strict=True)
+    return [_answer(answer, a, b, check.seeded) for a, b in pairs]
 
 
 def judge(check: Check, given: list, seed: int) -> Report:
@@ -151,14 +168,19 @@ def judge(check: Check, given: list, seed: int) -> Report:
     for i, (case, got) in enumerate(zip(cases, given, strict=True)):
         if kind := _outcome(got):
             status = Status.ERROR if kind == "raised" else Status.WRONG
-            return Report(check.name, status, 0, str(got.fields.get("text")) + _label(case))
-        said = check.judge(case, got)
+            return Report(check.name, status, 0, _line(got.fields.get("text")) + _label(case))
+        said = _said(check.judge, case, got)
         if isinstance(said, Accepted):
             remarks.append(said)
         elif said:
             if i and cases[0].shown and encode(got) == encode(given[0]):
                 said = f"{said}; {messages.CASES}"
-            return Report(check.name, Status.WRONG, 0, said + _label(case))
+            return Report(check.name, Status.WRONG, 0, _line(said) + _label(case))
+    said = _said(check.together, cases, given) if check.together else None
+    if isinstance(said, Accepted):
+        remarks.append(said)
+    elif said:
+        return Report(check.name, Status.WRONG, 0, _line(said))
     points = f"right, {check.points} point{'s' if check.points != 1 else ''}"
     said = f"{points}. {remarks[-1]}" if remarks else points
     return Report(check.name, Status.RIGHT, check.points, said)
@@ -203,28 +225,45 @@ def untouched(source: str, name: str | None = None) -> bool:
     return bool(body) and all(isinstance(n, ast.Constant) and n.value is ... for n in body)
 
 
+def _said(judge, *args) -> str | None:
+    """What a judge says. Numbers that overflow give NaN, which no comparison refuses: so neither
+    is let through."""
+    try:
+        with np.errstate(over="raise", invalid="raise", divide="raise"):
+            return judge(*args)
+    except FloatingPointError:
+        return messages.said("numbers too large or too small to compute with", "moderate ones")
+
+
+def _line(text) -> str:
+    """One line: a text of the student's must not look like a verdict of ours."""
+    return "".join(c if c.isprintable() else " " for c in str(text)).strip()
+
+
 def _placeholder(answer) -> bool:
     if answer is None or answer is ...:
         return True
     try:
         return inspect.isfunction(answer) and untouched(inspect.getsource(answer), answer.__name__)
-    except (OSError, TypeError):
+    except Exception:  # no source, or a function that misleads `inspect`
         return False
 
 
-def _answer(answer, case: Case, fresh: Case) -> dict:
+def _answer(answer, case: Case, fresh: Case, seeded: bool) -> dict:
     """The encoded answer to one case. What the student's code does is caught here and only here."""
     if not callable(answer) and case.args:
         got = "a value / expected your function itself: pass it without calling it"
         return encode(_Outcome("not plain", f"got {got}"))
     printed, before = _Printed(), _global_state()
+    _seed_all()
+    start = _global_state()
     try:
         with printed:
             value = answer(*case.args) if callable(answer) else answer
             if value is None and inspect.isfunction(answer):
                 raise NotPlain(f"your function returned None: {messages.RETURN}")
             encoded = encode(value)
-        changed = _changed(case.args, fresh.args, "argument") or _state_changed(before)
+        changed = _changed(case.args, fresh.args, "argument") or _state_changed(start, seeded)
     except KeyboardInterrupt:
         raise
     except NotPlain as error:
@@ -300,21 +339,44 @@ def _same_model(a, b) -> bool:
     ours, theirs = dict(a.named_parameters()), dict(b.named_parameters())
     grads = all((p.grad is None, p.requires_grad) == (q.grad is None, q.requires_grad)
                 for p, q in zip(ours.values(), theirs.values(), strict=True))  # fmt: skip
+    hooks = [_hooks(m) for m in a.modules()] == [_hooks(m) for m in b.modules()]
+    hooks &= all(bool(p._backward_hooks) == bool(q._backward_hooks)
+                 for p, q in zip(ours.values(), theirs.values(), strict=True))  # fmt: skip
     a, b = a.state_dict(), b.state_dict()
-    return modes and grads and a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in b)
+    kinds = lambda state: {k: (v.dtype, v.device, v.shape) for k, v in state.items()}
+    same = kinds(a) == kinds(b) and all(torch.equal(a[k], b[k]) for k in b)
+    return modes and grads and hooks and same
+
+
+def _hooks(module) -> list[int]:
+    """How many there are of each kind: PyTorch has no public way to ask."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return [len(getattr(module, kind)) for kind in kinds]
+
+
+_START = 48_271
 
 
 def _global_state():
-    """torch's and NumPy's random state. Not Python's own: other libraries draw from it, too."""
     flags = (torch.is_grad_enabled(), torch.get_default_dtype())
-    return torch.get_rng_state(), np.random.get_state(), flags  # noqa: NPY002 - watched, not used
+    drawn = np.random.get_state()  # noqa: NPY002 - watched, not used
+    return torch.get_rng_state(), drawn, flags, random.getstate()
 
 
-def _state_changed(before) -> str | None:
+def _seed_all() -> None:
+    """So that an answer that draws from a global random state is the same every time."""
+    # No round number, so that a student's own `manual_seed(0)` is seen. Of torch the CPU's only.
+    torch.default_generator.manual_seed(_START)
+    np.random.seed(_START)  # noqa: NPY002
+    random.seed(_START)
+
+
+def _state_changed(before, seeded: bool) -> str | None:
+    """Of the random states, torch's and NumPy's: other libraries draw from Python's own."""
     now = _global_state()
     keys, old = now[1][1:3], before[1][1:3]
     same = np.array_equal(keys[0], old[0]) and keys[1] == old[1]
-    if not same or not torch.equal(now[0], before[0]):
+    if seeded and not (same and torch.equal(now[0], before[0])):
         return messages.said("another global random state", "it as it was", messages.SEED)
     if now[2] != before[2]:
         return messages.said("gradients or dtype of torch switched", "them as they were")
@@ -324,6 +386,7 @@ def _state_changed(before) -> str | None:
 def _restore(state) -> None:
     torch.set_rng_state(state[0])
     np.random.set_state(state[1])  # noqa: NPY002
+    random.setstate(state[3])
     torch.set_grad_enabled(state[2][0])
     torch.set_default_dtype(state[2][1])
 

@@ -39,11 +39,18 @@ def distance_cases(seed):
         Case((w.clone(), -5.0, x.clone(), p), f"w = (3, 4), {_norm_sign(p)}", True) for p in ORDERS
     ]
     fresh = [
-        Case((torch.randn(9, generator=g), torch.randn((), generator=g).item(),
+        Case((_largest_below_0(torch.randn(9, generator=g)), torch.randn((), generator=g).item(),
               torch.rand(6, 9, generator=g), p), f"random, {_norm_sign(p)}")
         for p in ORDERS
     ]  # fmt: skip
     return text + fresh
+
+
+def _largest_below_0(w):
+    """So that the largest w is not the largest |w|."""
+    at = w.abs().argmax()
+    w[at] = -w[at].abs()
+    return w
 
 
 def distance_judge(case, answer):
@@ -57,7 +64,14 @@ def distance_judge(case, answer):
         (abs(x @ w) / dual, "right only for a plane through the origin: b is missing"),
         (abs(score) / dual**2, m.SQUARE),
         (abs(score), "this is the score: divide by the dual norm of w"),
+        (abs(x @ w - b) / dual, "b is added, not taken off"),
+        (abs(x @ w + len(w) * b) / dual, "b is added once to the sum, not once for each input"),
+        (abs(score) / np.linalg.norm(w), "this is the distance in ℓ2, whatever the norm"),
     ]
+    signed = {"linf": w.sum(), "l1": w.max()}.get(p)
+    if signed:
+        why = "|w_i|: the sign of w must not matter"
+        slips += [(abs(score) / signed, why), (abs(score) / abs(signed), why)]
     return m.compare(answer, abs(score) / dual, slips)
 
 
@@ -67,30 +81,36 @@ def distance_judge(case, answer):
 def worst_case_cases(seed):
     g = _generator(seed, 2)
     out = []
-    for p, eps in (("linf", 0.2), ("l2", 0.6), ("l1", 1.3)):
+    for p, eps, scale in (("linf", 0.2, 1), ("l2", 0.6, 0.02), ("l2", 0.6, 1), ("l1", 1.3, 1)):
         for box in (None, (0.0, 1.0)):
-            w = torch.randn(8, generator=g)
+            w = scale * torch.randn(8, generator=g)
             w[3] = 0
             x = (torch.rand(6, 8, generator=g) * 1.6 - 0.3).clamp(0, 1)
             y = torch.tensor([1.0, -1.0] * 3)
             label = f"{_norm_sign(p)}, {'no box' if box is None else 'in the box'}"
+            label += "" if scale == 1 else f", w scaled by {scale}"
             out.append(Case((w, x, y, Threat(p, eps, box)), label))
     return out
 
 
 def worst_case_judge(case, answer):
     w, x, y, threat = _plain(*case.args)
-    if said := m.refuse_array(answer, x.shape, "the moved points") or m.refuse_point(
-        answer, x, threat
-    ):
+    if said := m.refuse_array(answer, x.shape, "the moved points", whole=True):
+        return said
+    far = np.array([_steps(w * s, row, threat) for row, s in zip(x, y, strict=True)])
+    away, want = -y[:, None] * w, far @ abs(w)
+    signs = x + threat.eps * np.sign(away)
+    shared = {"l2": "in ℓ2 input i moves like |w_i|", "l1": "in ℓ1 they share one budget"}
+    if said := m.refuse_point(answer, x, threat, [
+        (np.sign(away) * far, _DELTA),
+        (threat.eps * np.sign(away), _DELTA),
+        *((z, f"every input moves by ε: {shared.get(threat.norm)}")
+          for z in (signs, oracles.into_box(signs, threat)) if threat.norm in shared),
+    ]):  # fmt: skip
         return said
     gain = y * ((x - answer) @ w)
-    want = np.array([_largest_fall(w * s, row, threat) for row, s in zip(x, y, strict=True)])
-    step = (
-        oracles.steepest(-y[:, None] * w, threat.norm)
-        if threat.norm != "l1"
-        else _largest(-y[:, None] * w)
-    )
+    step = oracles.steepest(away, threat.norm) if threat.norm != "l1" else _largest(away)
+    room = _room(-away, x, threat)
     cut = y * ((x - oracles.into_box(x + threat.eps * step, threat)) @ w)
     even = threat.eps * abs(w).sum() / len(w) ** 0.5 * np.ones(len(x))
     slips = [
@@ -99,8 +119,12 @@ def worst_case_judge(case, answer):
         (cut,
          "clamping after one full step leaves budget unspent: some inputs have room left"),
         (even, "equal steps are the worst case of ℓ∞; in ℓ2 input i moves like |w_i|"),
+        (y * ((x - oracles.into_box(x + threat.eps * away, threat)) @ w),
+         "w has the right direction, not the right size: normalise it"),
+        *((np.minimum(t * abs(w), room) @ abs(w), "t stops too early: look for it up to 10⁴, say")
+          for t in (1, threat.eps, threat.eps / np.linalg.norm(w))),
     ]  # fmt: skip
-    if (gain < -1e-4).any():
+    if not (gain >= -1e-4).all():
         return m.said(f"a score that rises by {-gain.min():.4g}", "one that falls", m.SIGN)
     return m.compare(gain, want, slips, what="a fall of ", rtol=1e-3, atol=1e-4)
 
@@ -114,24 +138,37 @@ def _largest(g):
     return one
 
 
-def _largest_fall(v, x, threat):
-    """max of v·(x − z) over the threat: closed form, linear program, or bisection."""
+_DELTA = "you returned δ: return x + δ"
+
+
+def _room(v, x, threat):
+    """How far each input can go against v."""
     low, high = threat.box or (-np.inf, np.inf)
-    room = np.where(v > 0, x - low, high - x)
+    return np.where(v > 0, x - low, high - x)
+
+
+def _largest_fall(v, x, threat):
+    """max of v·(x − z) over the threat."""
+    return abs(v) @ _steps(v, x, threat)
+
+
+def _steps(v, x, threat):
+    """How far each input goes in the worst case: closed form, linear program, or bisection."""
+    room = _room(v, x, threat)
     if threat.norm == "linf":
-        return abs(v) @ np.minimum(room, threat.eps)
+        return np.where(v == 0, 0, np.minimum(room, threat.eps))
     if threat.norm == "l1":
         from scipy.optimize import linprog
 
         spent = linprog(-abs(v), A_ub=np.ones((1, len(v))), b_ub=[threat.eps],
                         bounds=list(zip(np.zeros_like(room), room, strict=True)))  # fmt: skip
-        return -spent.fun
+        return spent.x
     small, big = 0.0, 1e6
     for _ in range(200):
         t = (small + big) / 2
         fits = np.linalg.norm(np.minimum(t * abs(v), room)) <= threat.eps
         small, big = (t, big) if fits else (small, t)
-    return abs(v) @ np.minimum(small * abs(v), room)
+    return np.minimum(small * abs(v), room)
 
 
 # sign_shifts
@@ -141,13 +178,28 @@ def sign_shifts_cases(seed):
     g = _generator(seed, 3)
     sparse = torch.zeros(64)
     sparse[5] = 1.0
-    weights = (
-        ("dense", torch.randn(400, generator=g)),
-        ("equal sizes", torch.ones(100)),
-        ("one input", sparse),
+    dense = torch.randn(400, generator=g)
+    plans = (
+        ("dense", dense, 0),
+        ("another seed", dense, 1),
+        ("the first seed again", dense, 0),
+        ("equal sizes", torch.ones(100), 2),
+        ("w = (1, 2, 4)", torch.tensor([1.0, 2.0, 4.0]), 3),
+        ("one input", sparse, 4),
     )
-    draws = torch.randint(2**31, (3,), generator=g).tolist()
-    return [Case((w, 0.1, 2000, s), label) for (label, w), s in zip(weights, draws, strict=True)]
+    seeds = torch.randint(2**31, (5,), generator=g).tolist()
+    return [Case((w.clone(), 0.1, 2000, seeds[i]), label) for label, w, i in plans]
+
+
+def sign_shifts_together(cases, answers):
+    """The same draws from the same seed, others from another."""
+    first, other, again = (np.asarray(random, float) for _, random in answers[:3])
+    if not np.allclose(first, again, rtol=1e-4, atol=1e-5):
+        why = "make your generator from `seed`, in the function"
+        return f"random: {m.said('other numbers from the same seed', 'the same numbers', why)}"
+    if np.allclose(first, other, rtol=1e-4, atol=1e-5):
+        return f"random: {m.said('the same numbers from two seeds', 'others', 'use `seed`')}"
+    return None
 
 
 def sign_shifts_judge(case, answer):
@@ -176,20 +228,44 @@ def _random_shifts(r, eps, w, count):
     one, two = eps * abs(w).sum(), eps * np.linalg.norm(w)
     rms, noise = np.sqrt((r**2).mean()), 6 / np.sqrt(count)
     got = f"random: {m.said(f'a root mean square of {rms:.4g}', f'about {two:.4g}')}"
+    near = lambda a, b: abs(a - b) <= noise / np.sqrt(2) * two
+    if (r >= 0).all() and np.count_nonzero(w) > 3 and near(rms, two):
+        return f"random: {m.said('no rise below 0', 'as many as above', 'a rise may be negative')}"
+    if near(2 * r.std(), two) and near(2 * r.mean(), eps * w.sum()):
+        mean = m.said(f"a mean of {r.mean():.4g}", "about 0", "signs are −1 and +1, not 0 and 1")
+        return f"random: {mean}"
     if np.count_nonzero(w) == 1 and not np.allclose(abs(r), two, rtol=1e-4):
         return f"{got}: a nudge is +ε or −ε and nothing between: draw signs, not normal numbers"
-    if abs(r).max() > one * 1.0001:
+    if not abs(r).max() <= one * 1.0001:
         return f"random: {m.said(f'a shift of {abs(r).max():.4g}', f'at most ε‖w‖₁ = {one:.4g}')}"
     if np.ptp(r) == 0:
         return f"{got}: the same draw {count} times"
-    if abs(r.mean()) > noise * two:
-        mean = m.said(f"a mean of {r.mean():.4g}", "about 0", "signs are −1 and +1, not 0 and 1")
-        return f"random: {mean}"
+    if not abs(r.mean()) <= noise * two:
+        return f"random: {m.said(f'a mean of {r.mean():.4g}', 'about 0', 'a sign is fair')}"
     if np.count_nonzero(w) > 1 and len(np.unique(abs(r).round(5))) == 1:
         return f"{got}: each input needs a sign of its own"
     if abs(rms - two / np.sqrt(3)) < noise / 2 * two / np.sqrt(3):
         return f"{got}: uniform in [−ε, ε] is not ±ε: off by √3"
-    return got if abs(rms - two) > noise / np.sqrt(2) * two else None
+    return _not_sums(r / eps, w, count) if near(rms, two) else got
+
+
+def _not_sums(q, w, count):
+    """Where w is of few whole numbers, the sums ±w₁ ± w₂ … are, too, and each choice is as likely
+    as any other: no other distribution of the same variance is like that."""
+    if len(w) > 3 and np.ptp(w) == 0 and w[0] == 1:
+        off = abs((q - len(w)) / 2 - ((q - len(w)) / 2).round()).max()
+        if not off <= 5e-3:
+            want = "an even number of ε, the sum of 100 times ±ε"
+            return f"random: {m.said('other sums', want, 'draw signs, not normal numbers')}"
+    if len(w) == 3:
+        sums = [a + b + c for a in (-1, 1) for b in (-2, 2) for c in (-4, 4)]
+        hits = [(abs(q - s) < 1e-2).sum() for s in sums]
+        room = 6 * np.sqrt(count * 7 / 64)
+        if not (sum(hits) == count and max(abs(h - count / 8) for h in hits) <= room):
+            got = f"sums ±1 ± 2 ± 4 that come up {min(hits)} to {max(hits)} times"
+            why = "draw a fair sign of its own for each input"
+            return f"random: {m.said(got, f'about {count // 8} times each', why)}"
+    return None
 
 
 # robust_risk
@@ -198,10 +274,13 @@ def _random_shifts(r, eps, w, count):
 def robust_risk_cases(seed):
     g = _generator(seed, 4)
     w, b = torch.tensor([3.0, 4.0]), -5.0
-    # Scores 5 (a tie), 30, 2, 1, −2, −8, …: each slip gives another share.
-    x = torch.tensor([[2, 1], [5, 5], [1, 1], [2, 0], [1, 0],
-                      [-1, 0], [0, -1], [-2, 0], [-1, -1], [0, -2]]).float()  # fmt: skip
-    cases = [Case((w, b, x, torch.ones(10), 1.0, "l2"), "one point at distance exactly ε")]
+    # The first score is 5, a tie. Found by search: each slip of the judge gives another share.
+    x = torch.tensor([[2, 1], [-3, 3], [1, 1], [4, 4], [4, 2], [2, 0], [-1, 1],
+                      [1, 0], [1, -1], [0, 1], [3, 0], [-1, 3], [-3, 3], [0, -1],
+                      [-3, 2], [3, 0], [0, -2], [-2, 4], [4, -2], [3, 2]]).float()  # fmt: skip
+    y = torch.ones(20)
+    y[12:] = -1
+    cases = [Case((w, b, x, y, 1.0, "l2"), "one point at distance exactly ε")]
     for p, eps in (("linf", 0.1), ("l2", 0.3), ("l1", 0.4)):
         w, x = torch.randn(6, generator=g), torch.randn(60, 6, generator=g)
         b = torch.randn((), generator=g).item()
@@ -227,8 +306,10 @@ def robust_risk_judge(case, answer):
         ((s <= eps * own).mean(), m.DUAL),
         ((s <= -eps * dual).mean(), m.SIGN),
         ((s <= eps).mean(), "ε is a distance; the score moves by ε times the dual norm"),
+        ((y * (x @ w) <= eps * dual).mean(), "b is missing"),
+        ((y * (x @ w - b) <= eps * dual).mean(), "b is added, not taken off"),
     ]
-    return m.compare(answer, right, slips, rtol=0.0, atol=1e-6)
+    return m.compare(answer, right, slips, rtol=0.0, atol=1e-6, unique=True)
 
 
 # fgsm
@@ -254,7 +335,9 @@ def fgsm_judge(case, answer):
         return said
     x, y = x.double().flatten(1).numpy(), y.numpy()
     z = answer.astype(float).reshape(x.shape)
-    g = oracles.Network(model).gradient(x, y)
+    net = oracles.Network(model)
+    g, other = net.gradient(x, y), net.gradient(x, net.logits(x).argmax(1))
+    full = lambda step: x + threat.eps * step
     moved = lambda step: oracles.into_box(x + threat.eps * step, threat)
     step = oracles.steepest(g, threat.norm)
     slips = [
@@ -265,16 +348,25 @@ def fgsm_judge(case, answer):
         (moved(g / np.linalg.norm(g)), "one norm for the whole batch: each example has its own"),
         (
             moved(np.sign(g) / g.shape[1] ** 0.5),
-            "sign(g) is the steepest step of ℓ∞; in ℓ2 it is g/‖g‖",
+            _SIGN_IN_L2,
         ),
-    ]
-    if said := m.refuse_point(z, x, threat):
+        (moved(oracles.steepest(other, threat.norm)), "the label is y, not the predicted class"),
+        (moved(oracles.steepest(net.gradient_of_softmax_twice(x, y), threat.norm)),
+         "cross_entropy takes logits: a softmax before it makes two"),
+    ]  # fmt: skip
+    if said := m.refuse_point(z, x, threat, [
+        (threat.eps * step, _DELTA),
+        (full(-step), m.SIGN),
+        *((a, _SIZE) for a in (moved(g), full(g), full(g / len(x)))),
+        *((a(np.sign(g)), _SIGN_IN_L2) for a in (full, moved) if threat.norm == "l2"),
+    ]):  # fmt: skip
         return said
     clear = abs(g) > 1e-4 * abs(g).max()  # the sign of a gradient of 0 is a matter of rounding
     slips = [(np.where(clear, w, z), why) for w, why in slips]
     return m.compare(z, np.where(clear, moved(step), z), slips, rtol=0.0, atol=2e-4)
 
 
+_SIGN_IN_L2 = "sign(g) is the steepest step of ℓ∞; in ℓ2 it is g/‖g‖"
 _SIZE = "a gradient has the right direction, not the right size: normalise it, example by example"
 
 
@@ -292,7 +384,7 @@ def project_l1_cases(seed):
 
 def project_l1_judge(case, answer):
     delta, eps = _plain(*case.args)
-    if said := m.refuse_array(answer, delta.shape, "the projected perturbations"):
+    if said := m.refuse_array(answer, delta.shape, "the projected perturbations", whole=True):
         return said
     size = abs(delta).sum(1, keepdims=True)
     outside = size > eps
@@ -329,16 +421,41 @@ def pgd_cases(seed):
     )
     out = []
     for i, (p, eps, steps, step) in enumerate(plans):
-        model = models.mlp(20, 4, hidden=(32, 32), seed=seed + i)
-        with torch.no_grad():  # larger weights, more bends: the plain slips cost margin
-            for parameter in model.parameters():
-                parameter.mul_(3)
-            x = torch.rand(40, 20, generator=g)
-            y = model(x).argmax(1)
-        out.append(
-            Case((model, x, y, Threat(p, eps), steps, step), f"{_norm_sign(p)}, {steps} steps")
-        )
-    return out
+        label = f"{_norm_sign(p)}, {steps} steps"
+        out.append(Case((*_bent(seed + i, g), Threat(p, eps), steps, step), label))
+    # A few steps of ℓ∞ are the same for every right style, so there the margins must be the same.
+    kept = ("margins",)
+    few, much = (Threat("linf", 0.3), 3, 0.1), (Threat("linf", 0.4), 2, 0.4)
+    return [
+        *out[:2],
+        Case((*_bent(seed + 4, g), *few), "ℓ∞, 3 steps, example by example", kept=kept),
+        Case((*_overshot(seed + 5, g, *much), *much), "ℓ∞, 2 steps that are too large", kept=kept),
+        *out[2:],
+    ]
+
+
+def _bent(seed, g, n=40):
+    """A model, inputs and its own labels for them. Larger weights than at the start of training
+    mean more bends: the plain slips cost margin."""
+    model = models.mlp(20, 4, hidden=(32, 32), seed=seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+        x = torch.rand(n, 20, generator=g)
+        return model, x, model(x).argmax(1)
+
+
+def _overshot(seed, g, threat, steps, step):
+    """As `_bent`, from points that are bad already: at most of them PGD finds nothing worse."""
+    model, x, y = _bent(seed, g, 4000)
+    net, at = oracles.Network(model), y.numpy()
+    low = oracles.pgd(net, x.double().numpy(), at, Threat("linf", 0.1), 20, 0.01)
+    x = torch.from_numpy(low).float().clamp(0, 1)
+    z = x.double().numpy()
+    better = oracles.pgd(net, z, at, threat, steps, step, from_x=False)
+    gain = torch.from_numpy(net.margin(z, at) - net.margin(better, at))
+    chosen = gain.argsort()[:40]
+    return model, x[chosen], y[chosen]
 
 
 def pgd_judge(case, answer):
@@ -350,22 +467,43 @@ def pgd_judge(case, answer):
         return said
     net = oracles.Network(model)
     attack = lambda **slip: oracles.pgd(net, x, y, threat, steps, step, **slip)
+    if case.kept:
+        off = lambda points: abs(net.margin(z, y) - net.margin(points, y))
+        share = (off(attack()) < 1e-3).mean()
+        if share >= 0.9:  # float32 takes another turn at few
+            return None
+        got, want = f"the margin of PGD at {100 * share:.0f} % of the examples", "at least 90 %"
+        return m.said(got, want, _pgd_slip(net, attack, off, *case.args[1:]))
     least, clean = net.margin(attack(), y).mean(), net.margin(x, y).mean()
     got = net.margin(z, y).mean()
     if got <= least + 0.02 * (clean - least):  # float32 may take another turn at a kink
         return None
+    why = _pgd_slip(net, attack, lambda points: abs(z - points).max(1), *case.args[1:])
+    why = why or "weaker than PGD with as many steps"
+    return m.said(f"a mean margin of {got:.4g}", f"at most {least:.4g}", why)
+
+
+def _pgd_slip(net, attack, off, x, y, threat, steps, step):
+    """The slip that explains most of the examples, and more than half: bends part the rest."""
+    x, y = x.double().numpy(), y.numpy()
     loose = attack(project=lambda z, x, threat: oracles.into_box(z, threat), last=True)
+    other = lambda steps, step, **slip: oracles.pgd(net, x, y, threat, steps, step, **slip)
     slips = [
         (x, "the points have not moved"),
+        (attack(from_x=False), "x itself is a candidate: keep it where nothing is better"),
         (attack(last=True), "an earlier iterate had a smaller margin: keep the best"),
         (oracles.into_ball(loose, x, threat), f"one projection at the end: {m.BALL}"),
         (attack(sign=-1, last=True), m.SIGN),
-        (oracles.pgd(net, x, y, threat, 1, threat.eps), "this is FGSM: one step of size eps"),
-        (oracles.pgd(net, x, y, threat, steps, threat.eps, last=True), "the step is eps, not step"),
-    ]  # fmt: skip
-    alike = lambda w: (abs(z - w).max(1) < 1e-3).mean() > 0.9
-    why = next((message for w, message in slips if alike(w)), "weaker than PGD with as many steps")
-    return m.said(f"a mean margin of {got:.4g}", f"at most {least:.4g}", why)
+        (attack(sums=True), "the gradients of all steps add up: take each one afresh"),
+        (other(1, threat.eps), "this is FGSM: one step of size eps"),
+        (other(steps, threat.eps), "the step is eps, not step"),
+        (other(steps, threat.eps, last=True), "the step is eps, not step"),
+        (other(steps - 1, step), "one step too few"),
+        (other(steps + 1, step), "one step too many"),
+        (other(20, threat.eps / 4), "take `steps` steps of size `step`, as you are told"),
+    ]
+    shares = [(off(points) < 1e-3).mean() for points, _ in slips]
+    return slips[int(np.argmax(shares))][1] if max(shares) > 0.5 else ""
 
 
 # random_vs_chosen
@@ -386,37 +524,42 @@ def random_vs_chosen_judge(case, answer):
             return f"{key}: {said}"
     clean, chance, worst = _accuracies()
     (low, high), (lower, upper) = answer["random"], answer["chosen"]
+    if not low <= clean:
+        most = f"at most {clean:.3f}, the clean accuracy"
+        return m.said(f"random from {low:g}", most, "nothing here can raise it")
+    if said := (
+        _outside("random", low, high, chance,
+                 "random signs cancel: their sum grows like √d, not like d",
+                 "random signs blur the scores: some cross over")
+        or _outside("chosen", lower, upper, worst,
+                    "ε‖w‖₁ is large, but some scores are larger, and the box stops black and "
+                    "white pixels",
+                    "you added the nudges as a random walk; chosen signs all pull the same way")
+    ):  # fmt: skip
+        return said
     truth = f"{100 * chance:.1f} % for random signs and {100 * worst:.1f} % for chosen ones"
-    if low > clean:
-        return m.said(
-            f"random from {low:g}",
-            f"at most {clean:.3f}, the clean accuracy",
-            "nothing here can raise it",
-        )
-    if high < chance:
-        why = "random signs cancel: their sum grows like √d, not like d"
-        return m.said(f"random up to {high:g}", truth, why)
-    if lower > worst:
-        why = "you added the nudges as a random walk; chosen signs all pull the same way"
-        return m.said(f"chosen from {lower:g}", truth, why)
-    if low > chance:
-        return m.said(
-            f"random from {low:g}", truth, "random signs blur the scores: some cross over"
-        )
-    if upper < worst:
-        why = "ε‖w‖₁ is large, but some scores are larger, and the box stops black and white pixels"
-        return m.said(f"chosen up to {upper:g}", truth, why)
     return Accepted(f"Measured: {truth}")
 
 
+def _outside(key, low, high, truth, too_low, too_high):
+    """The message if `truth` is not in [low, high]; it says where to go, not how far."""
+    if low <= truth <= high:
+        return None
+    near = "close, but not inside" if low - 0.03 <= truth <= high + 0.03 else ""
+    if not truth <= high:
+        return m.said(f"{key} up to {high:g}", "a higher interval", near or too_low)
+    return m.said(f"{key} from {low:g}", "a lower interval", near or too_high)
+
+
 def _refuse_interval(interval):
+    interval = tuple(interval) if isinstance(interval, list) else interval
     if said := m.refuse_tuple(interval, ("low", "high")):
         return said
     for end in interval:
         if said := m.refuse_number(end, "an accuracy", 0.0, 1.0):
             return said
     low, high = interval
-    if not low <= high <= low + 0.2:
+    if not low <= high <= low + 0.2 + 1e-9:  # 0.9 − 0.7 is more than 0.2 in floating point
         return m.said(f"({low:g}, {high:g})", "low ≤ high, at most 0.2 apart", "commit yourself")
     return None
 
@@ -461,11 +604,11 @@ def holder_witness_cases(seed):
 
 def holder_witness_judge(case, answer):
     w, p = _plain(*case.args)
-    if said := m.refuse_array(answer, w.shape, "the perturbation δ"):
+    if said := m.refuse_array(answer, w.shape, "the perturbation δ", whole=True):
         return said
     delta, (own, dual) = answer.astype(float), ORDERS[p]
     size, want, got = np.linalg.norm(delta, own), np.linalg.norm(w, dual), delta @ w
-    if abs(size - 1) > 1e-4:
+    if not abs(size - 1) <= 1e-4:
         return m.said(f"‖δ‖ = {size:.4g}", "1", "scale δ to size 1 in the norm it was asked for")
     if abs(got - want) <= 1e-4 * want:
         return None
@@ -504,52 +647,85 @@ def _refuse_rule(answer, d):
         return f"w: {said}"
     if said := m.refuse_number(b, "the bias"):
         return f"b: {said}"
-    return None if np.any(w) else m.said("w = 0", "a rule with a boundary")
+    if not np.any(w):
+        return m.said("w = 0", "a rule with a boundary")
+    # Else products overflow or vanish, and NaN decides.
+    most, far = np.abs(np.asarray(w, float)).max(), abs(float(b))
+    if not (1e-6 < most < 1e6 and far < 1e6):
+        return m.said(
+            f"|w| up to {most:.3g} and |b| = {far:.3g}", "|w| from 1e-6 to 1e6, |b| < 1e6"
+        )
+    return None
+
+
+def _usual(w, v):
+    """Whether w is the usual rule v times a number."""
+    return w @ v / np.linalg.norm(w) / np.linalg.norm(v) > 0.999
 
 
 def _clean(w, b, x, y):
     return (y * (x @ w + b) > 0).mean()
 
 
-more_radius_cases = _split_cases(9, 2)
+def _rule_judge(case, answer):
+    return _refuse_rule(answer, case.args[0].shape[1])
 
 
-def more_radius_judge(case, answer):
-    x, y, xt, yt = _plain(*case.args, *case.kept)
-    if said := _refuse_rule(answer, x.shape[1]):
-        return said
-    (w, b), (v, c) = answer, _logistic(x, y)
-    w, b = np.asarray(w, float), float(b)
-    radius = lambda w, b: np.median(np.maximum(yt * (xt @ w + b), 0)) / abs(w).sum()
-    got, usual, ratio = _clean(w, b, xt, yt), _clean(v, c, xt, yt), radius(w, b) / radius(v, c)
-    if got < 0.1:
+def _rules(cases, answers):
+    """Each split with its rule: x, y, held-out x and y, w, b."""
+    for case, (w, b) in zip(cases, answers, strict=True):
+        yield *_plain(*case.args, *case.kept), np.asarray(w, float), float(b)
+
+
+# The accuracy of one rule on one half of 357 images has a standard error of about 1 point: the
+# mean over splits is what is judged.
+more_radius_cases = _split_cases(9, 6)
+
+
+def more_radius_together(cases, answers):
+    """Accuracy and the median radius on held-out images, in the mean over the splits."""
+    radius = lambda w, b, x, y: np.median(np.maximum(y * (x @ w + b), 0)) / abs(w).sum()
+    rows = []
+    for x, y, xt, yt, w, b in _rules(cases, answers):
+        v, c = _logistic(x, y)
+        rows.append((_clean(w, b, xt, yt), _clean(v, c, xt, yt),
+                     radius(w, b, xt, yt), radius(v, c, xt, yt), _usual(w, v)))  # fmt: skip
+    got, usual, mine, theirs, alike = np.mean(rows, axis=0)
+    ratio = mine / theirs
+    if not got >= 0.1:
         return m.said(f"held-out accuracy {got:.3f}", f"at least {usual - 0.03:.3f}", m.SIGN)
-    if got < usual - 0.03:
+    if not got >= usual - 0.03:
         why = "accuracy is lost: the claim is refuted only by a rule that is as accurate"
         return m.said(f"held-out accuracy {got:.3f}", f"at least {usual - 0.03:.3f}", why)
-    if ratio < 1.2:
-        alike = w @ v / np.linalg.norm(w) / np.linalg.norm(v)
-        why = "the distance does not change with ‖w‖" if alike > 0.999 else "make ‖w‖₁ dear"
+    if not ratio >= 1.2:
+        why = "the distance does not change with ‖w‖" if alike == 1 else "make ‖w‖₁ dear"
         return m.said(f"{ratio:.2f} times the usual rule's median radius", "at least 1.2", why)
     text = f"held-out accuracy {got:.3f} (usual rule {usual:.3f}), median radius × {ratio:.2f}"
     return Accepted(text)
 
 
-best_linear_cases = _split_cases(10, 2)
+best_linear_cases = _split_cases(10, 3)
 
 
-def best_linear_judge(case, answer):
-    xt, yt = _plain(*case.kept)
-    if said := _refuse_rule(answer, xt.shape[1]):
-        return said
-    w, b = np.asarray(answer[0], float), float(answer[1])
-    clean, robust = _clean(w, b, xt, yt), _robust_accuracy(w, b, xt, yt, 4 / 16)
-    if clean < 0.92:
+def best_linear_together(cases, answers):
+    """Clean and robust accuracy on held-out images, in the mean over the splits."""
+    rows = [
+        (
+            _clean(w, b, xt, yt),
+            _robust_accuracy(w, b, xt, yt, 4 / 16),
+            _usual(w, _logistic(x, y)[0]),
+        )
+        for x, y, xt, yt, w, b in _rules(cases, answers)
+    ]
+    clean, robust, alike = np.mean(rows, axis=0)
+    if not clean >= 0.92:
         why = "robustness bought with accuracy is another task"
         return m.said(f"clean accuracy {clean:.3f}", "at least 0.92", why)
-    if robust < 0.4:
+    if not robust >= 0.4:
         why = "sparser, or trained against the worst signs for longer"
-        if robust < 0.2:
+        if alike == 1:
+            why = "this is the usual rule: train against the worst signs"
+        elif not robust >= 0.2:
             why = "random nudges are not the adversary: train against the worst signs"
         return m.said(f"robust accuracy {robust:.3f}", "at least 0.4", why)
     return Accepted(f"objective: robust accuracy {robust:.3f} at 4 grey levels, clean {clean:.3f}")
@@ -561,7 +737,10 @@ CHECKS = {
     for check in (
         Check(_NAME + "distance", 1, distance_cases, distance_judge, ("linear.distance",)),
         Check(_NAME + "worst_case", 3, worst_case_cases, worst_case_judge, ("linear.worst_case",)),
-        Check(_NAME + "sign_shifts", 2, sign_shifts_cases, sign_shifts_judge),
+        Check(
+            _NAME + "sign_shifts", 2, sign_shifts_cases, sign_shifts_judge,
+            seeded=True, together=sign_shifts_together,
+        ),
         Check(
             _NAME + "robust_risk", 1, robust_risk_cases, robust_risk_judge, ("linear.robust_risk",)
         ),
@@ -570,7 +749,13 @@ CHECKS = {
         Check(_NAME + "pgd", 3, pgd_cases, pgd_judge, ("attacks.pgd", "attacks.apgd")),
         Check(_NAME + "random_vs_chosen", 1, random_vs_chosen_cases, random_vs_chosen_judge),
         Check(_NAME + "holder_witness", 2, holder_witness_cases, holder_witness_judge),
-        Check(_NAME + "more_radius", 3, more_radius_cases, more_radius_judge),
-        Check(_NAME + "best_linear", 3, best_linear_cases, best_linear_judge),
+        Check(
+            _NAME + "more_radius", 3, more_radius_cases, _rule_judge,
+            ("data.load", "sys._getframe"), together=more_radius_together,
+        ),
+        Check(
+            _NAME + "best_linear", 3, best_linear_cases, _rule_judge,
+            ("data.load", "sys._getframe"), together=best_linear_together,
+        ),
     )
-}
+}  # fmt: skip

@@ -50,10 +50,16 @@ def named(value) -> str:
 
 
 def refuse_array(
-    value, shape: tuple[int, ...], meaning: str, *, finite: bool = True, dtype: str = "floating"
+    value,
+    shape: tuple[int, ...],
+    meaning: str,
+    *,
+    finite: bool = True,
+    dtype: str = "floating",
+    whole: bool = False,
 ) -> str | None:
     """The message if `value` is no array of this shape and kind of dtype ("floating" | "integer" |
-    "bool"), or holds NaN (or infinity); else None."""
+    "bool"), or holds NaN (or infinity); else None. `whole`: integers will do for floating."""
     want = f"a {dtype} tensor of shape {shape}: {meaning}"
     if value is None:
         return said("None", want, RETURN)
@@ -61,12 +67,14 @@ def refuse_array(
         return said(named(value), want, "torch.stack or torch.tensor makes one")
     if isinstance(value, Record) and "x_adv" in value.fields:
         return said(named(value), want, "return its .x_adv")
+    if isinstance(value, tuple):
+        return said(named(value), want, "return the tensor alone")
     if not isinstance(value, np.ndarray):
         return said(named(value), want)
     if value.shape != tuple(shape):
         return said(f"shape {value.shape}", f"shape {shape}", f"{meaning}{_reshape(value, shape)}")
     kind = {"f": "floating", "i": "integer", "u": "integer", "b": "bool"}[value.dtype.kind]
-    if kind != dtype:
+    if kind != dtype and not (whole and (kind, dtype) == ("integer", "floating")):
         return said(f"dtype {value.dtype}", f"a {dtype} dtype", meaning)
     bad = ~np.isfinite(value) if finite and kind == "floating" else np.isnan(value.astype(float))
     if bad.any():
@@ -105,33 +113,44 @@ def refuse_tuple(value, names: tuple[str, ...]) -> str | None:
     return None
 
 
-def refuse_point(x_adv: np.ndarray, x: np.ndarray, threat) -> str | None:
-    """The message if a point leaves the ball or the box, by the tolerance of `Threat.contains`."""
+def refuse_point(x_adv: np.ndarray, x: np.ndarray, threat, slips=None) -> str | None:
+    """The message if a point leaves the ball or the box, by the tolerance of `Threat.contains`.
+
+    `slips` are pairs of wrong points and their message; None where points are made in many steps.
+    """
     order = {"linf": np.inf, "l2": 2, "l1": 1}[threat.norm]
     z, flat = (a.astype(float).reshape(len(x), -1) for a in (x_adv, x))
     size = np.linalg.norm(z - flat, order, axis=1)
-    if (size > threat.eps * (1 + 1e-5) + 1e-6).any():
-        return said(f"‖δ‖ = {size.max():.4g}", f"at most ε = {threat.eps:.4g}", BALL)
+    like = [why for wrong, why in slips or () if np.allclose(z, wrong, rtol=1e-4, atol=1e-4)]
+    if not (size <= threat.eps * (1 + 1e-5) + 1e-6).all():
+        why = BALL if slips is None else (like or [""])[0]
+        return said(f"‖δ‖ = {size.max():.4g}", f"at most ε = {threat.eps:.4g}", why)
     if threat.box is not None:
         low, high = threat.box
         by = max(low - z.min(), z.max() - high)
-        if by > 0:
-            return said(
-                f"inputs from {z.min():.4g} to {z.max():.4g}",
-                f"[{low:g}, {high:g}]",
-                f"x_adv leaves [{low:g}, {high:g}] by {by:.2g}: {BOX}",
-            )
+        if not by <= 0:
+            why = f"x_adv leaves [{low:g}, {high:g}] by {by:.2g}: {BOX}"
+            got = f"inputs from {z.min():.4g} to {z.max():.4g}"
+            return said(got, f"[{low:g}, {high:g}]", (like or [why])[0])
     return None
 
 
 def compare(
-    value, want, slips, *, what: str = "", rtol: float = 1e-4, atol: float = 1e-5
+    value,
+    want,
+    slips,
+    *,
+    what: str = "",
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
+    unique: bool = False,
 ) -> str | None:
     """None where the numbers agree; else the first slip whose wrong numbers they are, or the bare
     difference.
 
     `slips` is a list of (wrong numbers, message); `what` names the numbers. The tolerance is that
     of float32: answers come from it, and sums of a few hundred terms lose about 1e-5 of their size.
+    `unique`: name no slip where several give these numbers.
     """
     value, want = np.asarray(value, dtype=float), np.asarray(want, dtype=float)
 
@@ -142,7 +161,8 @@ def compare(
         return None
     at = np.unravel_index(np.argmax(np.abs(value - want)), want.shape)
     place = f" at {'example ' if len(at) == 1 else ''}{', '.join(map(str, at))}" if at else ""
-    why = next((message for wrong, message in slips if close(np.asarray(wrong, float))), "")
+    like = list(dict.fromkeys(why for wrong, why in slips if close(np.asarray(wrong, float))))
+    why = like[0] if len(like) == 1 or (like and not unique) else ""
     return said(f"{what}{value[at]:.6g}{place}", f"{what}{want[at].round(12):.6g}", why)
 
 

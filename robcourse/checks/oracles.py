@@ -37,13 +37,25 @@ class Network:
 
     def gradient(self, x, y):
         """Of each example's cross-entropy with respect to its own input, `[n, d]`."""
-        *hidden, z = self._forward(x)
-        p = np.exp(z - z.max(1, keepdims=True))
-        p /= p.sum(1, keepdims=True)
-        p[np.arange(len(z)), y] -= 1
+        return self._pull(x, softmax(self.logits(x)) - np.eye(self.classes)[y])
+
+    def gradient_of_softmax_twice(self, x, y):
+        """Of the cross-entropy of probabilities that were taken for logits: a common slip."""
+        p = softmax(self.logits(x))
+        v = softmax(p) - np.eye(self.classes)[y]
+        return self._pull(x, p * (v - (p * v).sum(1, keepdims=True)))
+
+    @property
+    def classes(self):
+        """How many logits there are."""
+        return len(self.layers[-1][1])
+
+    def _pull(self, x, v):
+        """The gradient of v·logits with respect to x."""
+        hidden = self._forward(x)[:-1]
         for (weight, _), h in zip(self.layers[:0:-1], hidden[:0:-1], strict=True):
-            p = (p @ weight) * (h > 0)
-        return p @ self.layers[0][0] / self.std
+            v = (v @ weight) * (h > 0)
+        return v @ self.layers[0][0] / self.std
 
     def _forward(self, x):
         out = [(x - self.mean) / self.std]
@@ -51,6 +63,12 @@ class Network:
             z = out[-1] @ weight.T + bias
             out.append(np.maximum(z, 0) if i < len(self.layers) - 1 else z)
         return out
+
+
+def softmax(z):
+    """Row by row."""
+    e = np.exp(z - z.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
 
 
 def steepest(g, norm):
@@ -73,12 +91,28 @@ def into_box(z, threat):
     return z if threat.box is None else z.clip(*threat.box)
 
 
-def pgd(net, x, y, threat, steps, step, *, project=into_ball, sign=1, last=False):
-    """Projected gradient ascent from x; the best point, or the last. The rest are its slips."""
+def pgd(
+    net,
+    x,
+    y,
+    threat,
+    steps,
+    step,
+    *,
+    project=into_ball,
+    sign=1,
+    last=False,
+    sums=False,
+    from_x=True,
+):
+    """Projected gradient ascent from x; the best point, or the last. The rest are its slips:
+    gradients that add up over the steps, and x not among the candidates."""
     z = best = x
-    least = net.margin(x, y)
+    least, total = net.margin(x, y) if from_x else np.full(len(x), np.inf), 0
     for _ in range(steps):
-        z = project(z + sign * step * steepest(net.gradient(z, y), threat.norm), x, threat)
+        g = net.gradient(z, y)
+        total = total + g if sums else g
+        z = project(z + sign * step * steepest(total, threat.norm), x, threat)
         m = net.margin(z, y)
         best, least = np.where((m < least)[:, None], z, best), np.minimum(m, least)
     return z if last else best

@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-#: More entries than this in one answer, or more levels of nesting, are refused on both sides.
-MOST_NUMBERS, MOST_LEVELS, MOST_LETTERS = 2_000_000, 8, 10_000
+#: What one answer may hold, however it is nested: numbers in its arrays, values and containers,
+#: letters in its texts and names. More are refused on both sides, as are more levels of nesting and
+#: a longer name of a record or a field.
+MOST = {"numbers": 2_000_000, "values": 50_000, "letters": 10_000}
+MOST_LEVELS, MOST_IN_A_NAME = 8, 100
 
 _DTYPES = {
     name: np.dtype(name)
@@ -49,7 +52,7 @@ def encode(value) -> dict:
     Raises:
         NotPlain: anything else; the message names it and the likely slip.
     """
-    return _encode(value, MOST_LEVELS)
+    return _encode(value, MOST_LEVELS, _Budget(NotPlain, "got"))
 
 
 def decode(data) -> Any:
@@ -58,11 +61,31 @@ def decode(data) -> Any:
     Raises:
         ValueError: data that `encode` cannot have written.
     """
-    return _decode(data, MOST_LEVELS)
+    return _decode(data, MOST_LEVELS, _Budget(ValueError, "not an encoded answer:"))
 
 
-def _encode(value, levels):
+class _Budget:
+    """What one answer may still hold, however it is nested."""
+
+    def __init__(self, error, opening):
+        self.error, self.opening = error, opening
+        self.left = dict(MOST)
+
+    def spend(self, count, kind):
+        self.left[kind] -= count
+        if self.left[kind] < 0:
+            raise self.error(f"{self.opening} more than {MOST[kind]} {kind}")
+
+    def name(self, text):
+        self.spend(len(text), "letters")
+        if len(text) > MOST_IN_A_NAME:
+            raise self.error(f"{self.opening} a name of {len(text)} letters")
+        return text
+
+
+def _encode(value, levels, budget):
     kind = type(value)
+    budget.spend(1, "values")
     if levels < 0:
         raise NotPlain(f"got an answer nested more than {MOST_LEVELS} levels deep")
     if value is None:
@@ -72,18 +95,16 @@ def _encode(value, levels):
     if kind is int or kind is float or kind in _SCALARS:
         return _number(value)
     if kind is str:
-        if len(value) > MOST_LETTERS:
-            raise NotPlain(f"got a text of {len(value)} letters: more than {MOST_LETTERS}")
+        budget.spend(len(value), "letters")
         return {"text": value}
-    if kind in (torch.Tensor, torch.nn.Parameter):
-        return _array(value)
-    if kind is np.ndarray:
-        return _array(value)
+    if kind in (torch.Tensor, torch.nn.Parameter, np.ndarray):
+        return _array(value, budget)
     if kind in (tuple, list):
-        return {kind.__name__: [_encode(v, levels - 1) for v in value]}
+        return {kind.__name__: [_encode(v, levels - 1, budget) for v in value]}
     if kind is dict:
-        return {"dict": [[_key(k), _encode(v, levels - 1)] for k, v in value.items()]}
-    return _record(value, kind, levels)
+        pairs = value.items()
+        return {"dict": [[_key(k, budget), _encode(v, levels - 1, budget)] for k, v in pairs]}
+    return _record(value, kind, levels, budget)
 
 
 def _number(value):
@@ -95,10 +116,8 @@ def _number(value):
     return {"float": value if math.isfinite(value) else str(value)}
 
 
-def _array(value):
-    count = value.numel() if isinstance(value, torch.Tensor) else value.size
-    if count > MOST_NUMBERS:
-        raise NotPlain(f"got an array of {count} numbers: more than {MOST_NUMBERS}")
+def _array(value, budget):
+    budget.spend(value.numel() if isinstance(value, torch.Tensor) else value.size, "numbers")
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().resolve_conj().resolve_neg()
         value = value.to_dense() if value.layout is not torch.strided else value
@@ -111,20 +130,22 @@ def _array(value):
     return {"array": values, "shape": list(value.shape), "dtype": str(value.dtype)}
 
 
-def _key(key):
+def _key(key, budget):
     if type(key) is not str:
         raise NotPlain(f"got a dict with a key of type {type(key).__name__}: expected texts")
-    return key
+    return budget.name(key)
 
 
-def _record(value, kind, levels):
+def _record(value, kind, levels, budget):
     if kind is Record:
-        return {"record": value.name, "fields": _encode(value.fields, levels)["dict"]}
+        fields = _encode(value.fields, levels, budget)["dict"]
+        return {"record": budget.name(value.name), "fields": fields}
     parameters = getattr(kind, "__dataclass_params__", None)
     if parameters is None or not parameters.frozen:
         raise NotPlain(_refusal(value, kind))
     fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(kind)}
-    return {"record": kind.__name__, "fields": _encode(fields, levels)["dict"]}
+    fields = _encode(fields, levels, budget)["dict"]
+    return {"record": budget.name(kind.__name__), "fields": fields}
 
 
 def _refusal(value, kind):
@@ -140,11 +161,13 @@ def _refusal(value, kind):
         "complex": "the answer is real",
     }
     why = slips.get(kind.__name__, "answer with a number, a tensor, or a tuple of these")
-    article = "an" if kind.__name__[:1] in "aeiouAEIO" else "a"
-    return f"got {article} {kind.__name__} / expected plain data: {why}"
+    name = kind.__name__[:MOST_IN_A_NAME]
+    article = "an" if name[:1] in "aeiouAEIO" else "a"
+    return f"got {article} {name} / expected plain data: {why}"
 
 
-def _decode(data, levels):
+def _decode(data, levels, budget):
+    budget.spend(1, "values")
     if levels < 0 or type(data) is not dict:
         raise ValueError("not an encoded answer")
     match data:
@@ -156,19 +179,22 @@ def _decode(data, levels):
             return v
         case {"float": v, **rest} if not rest:
             return _float(v)
-        case {"text": str(v), **rest} if not rest and len(v) <= MOST_LETTERS:
+        case {"text": str(v), **rest} if not rest:
+            budget.spend(len(v), "letters")
             return v
         case {"tuple": list(v), **rest} if not rest:
-            return tuple(_decode(e, levels - 1) for e in v)
+            return tuple(_decode(e, levels - 1, budget) for e in v)
         case {"list": list(v), **rest} if not rest:
-            return [_decode(e, levels - 1) for e in v]
+            return [_decode(e, levels - 1, budget) for e in v]
         case {"dict": list(v), **rest} if not rest:
-            return _fields(v, levels)
+            return _fields(v, levels, budget)
         case {"record": str(name), "fields": list(v), **rest} if not rest:
-            return Record(name, _fields(v, levels))
+            budget.spend(1, "values")
+            return Record(budget.name(name), _fields(v, levels, budget))
         case {"array": list(v), "shape": list(shape), "dtype": str(dtype), **rest} if not rest:
+            budget.spend(len(v), "numbers")
             return _ndarray(v, shape, dtype)
-    raise ValueError(f"not an encoded answer: fields {sorted(map(str, data))[:4]}")
+    raise ValueError(f"not an encoded answer: fields {[str(f)[:20] for f in list(data)[:4]]}")
 
 
 def _float(v):
@@ -179,17 +205,17 @@ def _float(v):
     raise ValueError("not an encoded number")
 
 
-def _fields(pairs, levels):
+def _fields(pairs, levels, budget):
     out = {}
     for pair in pairs:
         if type(pair) is not list or len(pair) != 2 or type(pair[0]) is not str or pair[0] in out:
             raise ValueError("not an encoded dict")
-        out[pair[0]] = _decode(pair[1], levels - 1)
+        out[budget.name(pair[0])] = _decode(pair[1], levels - 1, budget)
     return out
 
 
 def _ndarray(values, shape, dtype):
-    if dtype not in _DTYPES or len(values) > MOST_NUMBERS or len(shape) > 32:
+    if dtype not in _DTYPES or len(shape) > 32:
         raise ValueError("not an encoded array")
     if not all(type(n) is int and n >= 0 for n in shape) or math.prod(shape) != len(values):
         raise ValueError("an encoded array whose shape is not that of its values")
