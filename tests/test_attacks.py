@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from helpers import rng, unchecked, untouched
@@ -502,11 +503,7 @@ def test_targets_of_few_classes_take_the_margin():
     assert torch.equal(left.x_adv, same.x_adv)
 
 
-def test_shapes_are_checked_when_the_hook_is_on(request):
-    if not request.config.getoption("--jaxtyping-packages", None):
-        pytest.skip("runs with --jaxtyping-packages=robcourse,beartype.beartype")
-    import jaxtyping
-
+def test_shapes_are_checked():
     net, x, y = small()
     for attack in (attacks.fgsm, attacks.pgd, attacks.apgd):
         with pytest.raises(jaxtyping.TypeCheckError):

@@ -4,6 +4,7 @@ import itertools
 import json
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from helpers import rng, unchecked, untouched
@@ -181,11 +182,7 @@ def test_errors_say_what_is_wrong():
             call()
 
 
-def test_shapes_are_checked_when_the_hook_is_on(request):
-    if not request.config.getoption("--jaxtyping-packages", None):
-        pytest.skip("runs with --jaxtyping-packages=robcourse,beartype.beartype")
-    import jaxtyping
-
+def test_shapes_are_checked():
     net, x, y = digits(3)
     with pytest.raises(jaxtyping.TypeCheckError):
         blackbox.square(net, x, y[:-1], Threat("linf", 0.1))
