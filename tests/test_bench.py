@@ -20,7 +20,7 @@ def bench():
     torch.set_num_threads(threads)
 
 
-CARD = {"date", "cpu", "torch", "threads", "batch", "repetitions", "memory", "command"}
+CARD = {"date", "cpu", "torch", "threads", "batch", "repetitions", "copies", "memory", "command"}
 
 
 def test_a_tiny_case_of_every_row_is_measured(bench, tmp_path, capsys):
@@ -30,7 +30,7 @@ def test_a_tiny_case_of_every_row_is_measured(bench, tmp_path, capsys):
     assert sorted(rows) == sorted(b.name for b in bench.BENCHMARKS)
     printed = capsys.readouterr().out
     for name, row in rows.items():
-        assert set(row) == {"value", "goal", "unit", "card"}
+        assert set(row) == {"value", "goal", "cost", "unit", "card"}
         assert row["value"] > 0
         assert set(row["card"]) == CARD
         assert name in printed
@@ -40,15 +40,16 @@ def test_a_missed_goal_fails_and_a_row_that_is_not_measured_stays(bench, tmp_pat
     out = tmp_path / "measured.json"
     out.write_text(json.dumps({"older": {"value": 1.0}}))
 
-    def sides(size):
+    def twice(size):
         def work():
             return sum(range(300_000))
 
-        return work, work
+        return bench.ratio(size, work, work)
 
-    bench.FULL = bench.Size(batch=1, repetitions=3)
-    for goal, status in ((1e-6, 0), (1e6, 1), (None, 0)):
-        bench.BENCHMARKS = [bench.Benchmark("twice the same", goal, "ratio", sides)]
+    bench.FULL = bench.Size(batch=1, repetitions=3, copies=1)
+    met = ((1e-6, False, 0), (1e6, False, 1), (None, False, 0), (1e-6, True, 1), (1e6, True, 0))
+    for goal, cost, status in met:
+        bench.BENCHMARKS = [bench.Benchmark("twice the same", goal, "ratio", twice, cost)]
         assert bench.main(["--out", str(out)]) == status
     rows = json.loads(out.read_text())
     assert rows["older"] == {"value": 1.0}
@@ -69,4 +70,5 @@ def test_the_book_has_a_figure_of_every_row_and_every_goal_was_met(bench):
         assert row["unit"] == b.unit
         assert row["card"]["threads"] == 1
         assert set(row["card"]) == CARD
-        assert b.goal is None or row["value"] >= b.goal
+        assert row["cost"] == b.cost
+        assert not b.missed(row["value"])

@@ -1,9 +1,9 @@
-"""How much an attack costs beyond the passes it cannot avoid: `make bench`.
+"""What an attack costs beyond the passes it cannot avoid, what grading costs: `make bench`.
 
-One table, `BENCHMARKS`: a row is a name, a goal and a function that measures one repetition. A
-row's value is a ratio of CPU times on one thread, the median over repetitions in which the two
-sides alternate, so that a change of clock speed meets both. `book/measured.json` gets value,
-goal, unit and card of each; the exit status is 1 if a goal is missed.
+One table, `BENCHMARKS`: a row is a name, a goal and a function that measures. An attack's value is
+a ratio of CPU times on one thread, the median over repetitions in which the two sides alternate,
+so that a change of clock speed meets both. `book/measured.json` gets value, goal, unit and card of
+each; the exit status is 1 if a goal is missed.
 
 The process keeps the memory that it frees (`MEMORY`). Left to itself, glibc hands it back and
 faults the pages in again, for a sixth of the time, more on one side or the other by chance of
@@ -16,13 +16,16 @@ the heap's layout: enough to move a ratio by 0.03 from one process to the next.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
+import functools
 import json
 import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,11 +33,15 @@ from pathlib import Path
 import torch
 
 from robcourse import attacks, models
+from robcourse.grading import batch, intake
+from robcourse.grading.assignment import load
+from robcourse.grading.sandbox import Limits
 from robcourse.runtime import frozen
 from robcourse.threat import Threat
 
 MEMORY = {"MALLOC_TRIM_THRESHOLD_": "2000000000", "MALLOC_MMAP_THRESHOLD_": "2000000000"}
-OUT = Path(__file__).resolve().parents[1] / "book" / "measured.json"
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "book" / "measured.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,19 +50,26 @@ class Size:
 
     batch: int
     repetitions: int
+    copies: int  # submissions
 
 
-FULL, QUICK = Size(batch=64, repetitions=15), Size(batch=4, repetitions=2)
+FULL, QUICK = Size(batch=64, repetitions=15, copies=60), Size(batch=4, repetitions=2, copies=2)
 
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """`sides(size)` gives two functions; the value is time of the second / time of the first."""
+    """A row: what `measure` gives is to be at least `goal`, or at most if it is a cost."""
 
     name: str
-    goal: float | None  # at least; None: printed and stored, not required
+    goal: float | None  # None: printed and stored, not required
     unit: str
-    sides: Callable[[Size], tuple[Callable[[], object], Callable[[], object]]]
+    measure: Callable[[Size], float]
+    cost: bool = False
+
+    def missed(self, value: float) -> bool:
+        if self.goal is None:
+            return False
+        return value > self.goal if self.cost else value < self.goal
 
 
 def network(name: str) -> torch.nn.Module:
@@ -93,7 +107,7 @@ def bare(model, x, y, both: int, forward_only: list[int]) -> None:
 def pgd_against(net: str, *, own: bool):
     """PGD-10 in ℓ∞ against the passes it makes (`own`), or against ten forward-backward ones."""
 
-    def sides(size: Size):
+    def measure(size: Size) -> float:
         model, threat = network(net), Threat("linf", 8 / 255)
         x = torch.rand(size.batch, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         y = torch.arange(size.batch) % 10
@@ -102,12 +116,43 @@ def pgd_against(net: str, *, own: bool):
         if counter.both != [size.batch] * 10:
             raise RuntimeError(f"PGD-10 made {counter.both} forward-backward passes")
         extra = counter.forward_only if own else []
-        return (
+        return ratio(
+            size,
             lambda: attacks.pgd(model, x, y, threat, steps=10),
             lambda: bare(model, x, y, 10, extra),
         )
 
-    return sides
+    return measure
+
+
+@functools.cache
+def graded(copies: int, workers: int) -> tuple[float, dict[str, float]]:
+    """Copies of the solved notebook, a sandbox each: submissions a minute; CPU seconds by part."""
+    name = "01_linear_hypothesis"
+    with tempfile.TemporaryDirectory() as folder, batch.processes(workers) as pool:
+        path = ROOT / f"solutions/{name}.ipynb"
+        for i in range(copies):
+            copy = Path(folder) / f"class/student {i}" / path.name
+            copy.parent.mkdir(parents=True)
+            copy.write_bytes(path.read_bytes())
+        whole = batch.Batch(load(ROOT, name), Path(folder) / "out", 0, Limits())
+        list(pool.map(time.sleep, [1] * workers))  # they have started, and imported what they need
+        start = time.perf_counter()
+        found = intake.collect(Path(folder) / "class", name)
+        done = batch.marked(whole, found, lambda: contextlib.nullcontext(pool))
+        minutes = (time.perf_counter() - start) / 60
+    if wrong := [m.row for m in done if m.row.total != 24]:
+        raise RuntimeError(f"a right notebook got {wrong[0].total} points: {wrong[0].reason}")
+    parts = {part: statistics.median(m.cpu[part] for m in done) for part in done[0].cpu}
+    return copies / minutes, parts
+
+
+def grading_part(*parts: str):
+    return lambda size: sum(graded(size.copies, 2)[1][part] for part in parts)
+
+
+def grading_gain(size: Size) -> float:
+    return graded(size.copies, 2)[0] / graded(size.copies, 1)[0]
 
 
 BENCHMARKS = [
@@ -122,11 +167,20 @@ BENCHMARKS = [
     for net in ("small_conv", "small_resnet")
     for own in (True, False)
 ]
+OWN = ("cells", "cases", "judging")
+BENCHMARKS += [
+    Benchmark("grading_a_minute", 20, "submissions a minute, two workers",
+              lambda size: graded(size.copies, 2)[0]),
+    Benchmark("grading_two_workers", 1.7, "submissions a minute, two workers / one", grading_gain),
+    *(Benchmark(f"grading_{part}", None, f"CPU seconds of a submission: {part}", grading_part(part))
+      for part in ("start", "libraries", *OWN)),
+    Benchmark("grading_own", 1.5, f"CPU seconds of a submission: {', '.join(OWN)}",
+              grading_part(*OWN), cost=True),
+]  # fmt: skip
 
 
-def measure(benchmark: Benchmark, size: Size) -> float:
+def ratio(size: Size, *sides: Callable[[], object]) -> float:
     """The median over repetitions of time(second side) / time(first side)."""
-    sides = benchmark.sides(size)
     for side in sides:
         side()
     ratios = []
@@ -148,6 +202,7 @@ def card(size: Size) -> dict:
         "threads": torch.get_num_threads(),
         "batch": size.batch,
         "repetitions": size.repetitions,
+        "copies": size.copies,
         "memory": "kept" if MEMORY.items() <= os.environ.items() else "as the allocator likes",
         "command": "make bench",
     }
@@ -177,13 +232,13 @@ def main(arguments: list[str] | None = None) -> int:
     found = json.loads(out.read_text()) if out.exists() else {}
     missed = []
     for b in rows:
-        value = measure(b, size)
-        below = b.goal is not None and value < b.goal
-        missed += [b.name] * below
-        goal = "no goal" if b.goal is None else f"goal {b.goal:.2f}"
-        print(f"{b.name:24} {value:.3f}  {goal}{'  MISSED' if below else ''}  ({b.unit})")
+        value = b.measure(size)
+        missed += [b.name] * b.missed(value)
+        goal = "no goal" if b.goal is None else f"goal {'≤' if b.cost else '≥'} {b.goal:g}"
+        print(f"{b.name:24} {value:.3f}  {goal}{'  MISSED' * b.missed(value)}  ({b.unit})")
         found[b.name] = {
-            "value": round(value, 4), "goal": b.goal, "unit": b.unit, "card": card(size)
+            "value": round(value, 4), "goal": b.goal, "cost": b.cost, "unit": b.unit,
+            "card": card(size),
         }  # fmt: skip
         sys.stdout.flush()
     partial = out.with_name(out.name + ".part")

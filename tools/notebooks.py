@@ -4,7 +4,8 @@
 - exercises/, from solutions/, by nbgrader's converter;
 - in each chapter the table of its exercises (cell `exercises-table`, from the solutions' metadata)
   and the table of its ledger rows (cell `ledger-table`, from book/ledger.yml);
-- the table in book/ledger.md, and that of the speeds (book/measured.json) in book/about.md;
+- the table in book/ledger.md, that of the speeds (book/measured.json) in book/about.md, those of
+  columns, statuses and flags in book/instructor.md;
 - one form for every notebook: no outputs, little metadata, sorted keys.
 
 `--check` writes nothing, lists what would change, and exits 1 if anything would.
@@ -20,6 +21,9 @@ import tempfile
 from pathlib import Path
 
 import yaml
+
+from robcourse.grading.exports import Column
+from robcourse.grading.table import Flag, Status
 
 ROOT = Path(__file__).parents[1]
 INSTALL = """\
@@ -78,12 +82,20 @@ def wanted() -> dict[Path, str]:
         mine = [row for row in rows if row["chapter"] == path.stem]
         fill(notebook, "ledger-table", ledger_table(mine, ""))
         out[path] = text_of(notebook)
-    for page, name, text in (
-        ("ledger", "ledger", whole_ledger(rows)),
-        ("about", "speed", speeds()),
-    ):
+    for page, parts in {
+        "ledger": {"ledger": whole_ledger(rows)},
+        "about": {"speed": speeds()},
+        "instructor": {
+            "columns": meanings(Column),
+            "statuses": meanings(Status),
+            "flags": meanings(Flag),
+        },
+    }.items():
         path = ROOT / f"book/{page}.md"
-        out[path] = between(path, name, text)
+        text = path.read_text()
+        for name, made in parts.items():
+            text = between(text, name, made, page)
+        out[path] = text
     return out
 
 
@@ -192,13 +204,19 @@ def fill(notebook: dict, id: str, text: str) -> None:
             cell["source"] = text.splitlines(keepends=True)
 
 
-def between(page: Path, name: str, text: str) -> str:
-    """The page with `text` between its lines `<!-- name:begin -->` and `<!-- name:end -->`."""
+def meanings(kind) -> str:
+    """Of an enum whose members say what they mean."""
+    lines = [f"| `{member}` | {member.meaning} |" for member in kind]
+    return "\n".join(["| | |", "|:--|:--|", *lines])
+
+
+def between(old: str, name: str, text: str, page: str) -> str:
+    """A page with `text` between its lines `<!-- name:begin -->` and `<!-- name:end -->`."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    before, _, rest = page.read_text().partition(begin)
+    before, _, rest = old.partition(begin)
     _, found, after = rest.partition(end)
     if not found:
-        raise SystemExit(f"{page.relative_to(ROOT)} has no lines {begin} and {end}")
+        raise SystemExit(f"book/{page}.md has no lines {begin} and {end}")
     return f"{before}{begin}\n\n{text}\n\n{end}{after}"
 
 
@@ -206,7 +224,8 @@ def speeds() -> str:
     """What `make bench` measured last, a row each."""
     rows = ["| measured | value | goal | on |", "|:--|:--|:--|:--|"]
     for name, row in json.loads((ROOT / "book/measured.json").read_text()).items():
-        goal = "" if row["goal"] is None else f"{row['goal']:g}"
+        sign = "≤" if row["cost"] else "≥"
+        goal = "" if row["goal"] is None else f"{sign} {row['goal']:g}"
         card = row["card"]
         where = f"{card['date']}, {card['cpu']}, {card['threads']} thread, torch {card['torch']}"
         rows.append(f"| `{name}`: {row['unit']} | {row['value']:.3f} | {goal} | {where} |")
