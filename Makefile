@@ -14,7 +14,8 @@ book: $(STAMP)
 
 test: book
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile chapters solutions exercises
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(if $(LONG),,-m "not long")
+	$(BIN)/python -m pytest -q -m alone
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not alone$(if $(LONG),, and not long)"
 	$(BIN)/pre-commit run --all-files
 
 serve: book

@@ -1,6 +1,7 @@
 """The command `robcourse`: what an instructor types."""
 
 import argparse
+import errno
 import os
 import sys
 from collections import Counter
@@ -44,9 +45,11 @@ def _grade(options) -> int:
             sandboxed=not options.unsandboxed,
         )
     except (NoSandbox, Busy, LookupError, ValueError, OSError) as error:
-        return _refuse(error.args[0] if isinstance(error, LookupError) else error)
+        return _refuse(_words(error))
     for status, n in sorted(Counter(r.status for r in rows).items()):
-        print(f"{n:5d} {status:15s} {status.meaning}")
+        print(f"{n:5d} {status:21s} {status.meaning}")
+    for flag, n in sorted(Counter(f for r in rows for f in r.flags).items()):
+        print(f"{n:5d} {flag:21s} {flag.meaning}")
     print(f"{len(rows)} rows in {options.out / 'grades.csv'}; see {options.out / 'report.html'}")
     return 1 if {Status.INFRA_ERROR, Status.NOT_RUN} & {r.status for r in rows} else 0
 
@@ -80,6 +83,15 @@ def _cluster(address: str):
             yield pool
 
     return executor
+
+
+def _words(error: Exception) -> str:
+    """What the error says, and of which file."""
+    if isinstance(error, OSError) and error.strerror:
+        what = f"{error.filename}: " if error.filename else ""
+        full = "; make room and type the same line again" * (error.errno == errno.ENOSPC)
+        return f"{what}{error.strerror}{full}"
+    return str(error.args[0] if isinstance(error, LookupError) else error)
 
 
 def _refuse(why) -> int:

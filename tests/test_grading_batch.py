@@ -62,7 +62,7 @@ def command(classroom: Path, out: Path, *more: str) -> list[str]:
 
 def table(out: Path) -> list[dict]:
     """grades.csv without the column that measures time."""
-    with (out / "grades.csv").open(newline="") as file:
+    with (out / "grades.csv").open(newline="", encoding="utf-8-sig") as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -187,7 +188,7 @@ def test_points_and_comments_come_back_and_the_row_is_done(course, small):
     gradebook.publish(course, small, [(row(), notebook(proof="Because.", essay="I tried."))])
     assert waiting(course) == {("anna", "proof"), ("anna", "essay")}
     (before,) = gradebook.merge(course, small, [row()])
-    assert before == row()
+    assert before == replace(row(), reason="to be graded by hand: `proof`, `essay`")
 
     give(course, "anna", "proof", 2.5, "Say where w is not 0.")
     (half,) = gradebook.merge(course, small, [row()])
@@ -228,7 +229,8 @@ def test_a_person_may_overrule_a_check(course, small):
     (done,) = gradebook.merge(course, small, [row(points=0.0)])
     half = by_name(done)["half"]
     assert (half.points, half.comment) == (1.5, "A typo of ours.")
-    assert half.message == "said [a person gave 1.5 points in the place of 0]"
+    assert half.message == "A person gave 1.5 points. The check had given 0: said"
+    assert half.verdict == Verdict.OVERRULED
     assert gradebook.merge(course, small, [done]) == [done]
 
 

@@ -67,7 +67,7 @@ def words(text: str) -> str:
 def entries(text: str) -> dict[str, str]:
     """The page's exercises: name → everything said of it."""
     found = soup(text).select(".exercises > li")
-    return {li.select_one(".verdict code").text: " ".join(li.get_text(" ").split()) for li in found}
+    return {li.select_one("h3 code").text: " ".join(li.get_text(" ").split()) for li in found}
 
 
 # Feedback.
@@ -80,13 +80,13 @@ def test_a_page_says_what_was_right_and_what_was_wrong_and_why():
     said = entries(text)
     assert list(said) == [i.exercise for i in ITEMS]
     assert said["distance"] == (
-        "Distance to a linear rule 0 of 1 ✗ wrong distance got 2 / expected 1: b is missing "
+        "Distance to a linear rule distance ✗ wrong 0 of 1 got 2 / expected 1: b is missing "
         "[random, ℓ1]"
     )
     assert "! error" in said["worst_case"]
     assert "○ not attempted" in said["sign_shifts"]
     assert "✓ right" in said["fgsm"]
-    assert "FGSM, with its clamp 2 of 2" in said["fgsm"]
+    assert said["fgsm"].startswith("FGSM, with its clamp fgsm ✓ right 2 of 2")
     total = sum(i.maximum for i in ITEMS[3:])
     assert f"{total:g} of {sum(i.maximum for i in ITEMS):g} points" in words(text)
     assert "so far" not in words(text)
@@ -101,13 +101,50 @@ def test_a_written_part_has_the_heading_before_it_and_the_words_of_its_reader():
     waiting = changed(row(flags=(Flag.PROVISIONAL,)), at, points=None)
     said = entries(pages.feedback(waiting, COURSE))["holder-proof"]
     assert (
-        said == "A witness for Hölder · the written part – of 3 ✎ waits for a person holder-proof"
+        said == "A witness for Hölder · the written part holder-proof ¶ waits for a person – of 3"
     )
     assert "so far" in words(pages.feedback(waiting, COURSE))
     graded = changed(row(), at, points=2.0, comment="Right idea.\nThe ℓ1 case is missing.")
     said = entries(pages.feedback(graded, COURSE))["holder-proof"]
-    assert "2 of 3 ✎ graded by hand" in said
+    assert "¶ graded by hand 2 of 3" in said
     assert said.endswith("From the person who graded it Right idea. The ℓ1 case is missing.")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "message", "rest"),
+    [
+        (Verdict.RIGHT, "right, 1 point", ""),
+        (Verdict.RIGHT, "right, 12 points. Measured: 95.9 % of 512", " Measured: 95.9 % of 512"),
+        (Verdict.NOT_ATTEMPTED, "not attempted yet", ""),
+        (Verdict.WRONG, "got 1 / expected right, 1 point", " got 1 / expected right, 1 point"),
+    ],
+)
+def test_nothing_is_said_twice(verdict, message, rest):
+    given = changed(row(), 0, verdict=verdict, message=message)
+    said = entries(pages.feedback(given, COURSE))["distance"]
+    assert (
+        said == f"Distance to a linear rule distance {pages.SIGNS[verdict]} {verdict} 1 of 1{rest}"
+    )
+
+
+def test_what_a_person_decided_is_neither_right_nor_wrong():
+    assert len(set(pages.SIGNS.values())) == len(Verdict)
+    why = "A person gave 1 point. The check had given 0: got 2 / expected 1: a slip"
+    given = changed(row(kinds="w"), 0, verdict=Verdict.OVERRULED, points=1.0, message=why)
+    text = pages.feedback(given, COURSE)
+    assert entries(text)["distance"].endswith(f"✎ decided by a person 1 of 1 {why}")
+    assert soup(text).select(".exercises > li")[0]["class"] == ["decided-by-a-person"]
+    text = pages.report([given], COURSE, batch=BATCH)
+    head, first, *_ = table(text, "Verdicts by exercise")
+    counts = dict(zip(head, first, strict=True))
+    assert counts["✎ decided by a person"] == "1"
+    assert counts["✓ right"] == "·"
+    assert "✗ wrong" not in counts
+    assert (
+        "distance: 1 decided by a person; "
+        in soup(text).find_all("svg", role="img")[1]["aria-label"]
+    )
+    assert "Nobody made one that a check could name." in words(text)
 
 
 @pytest.mark.parametrize("status", Status)
@@ -126,7 +163,8 @@ def test_flags_are_explained_where_the_student_can_act_and_never_as_a_charge():
     told = words(pages.feedback(row(flags=(Flag.LATE, Flag.DIFFERS)), COURSE))
     assert "late" in told
     assert "saved in your notebook" in told
-    hidden = (Flag.USES_REFERENCE, Flag.EDITED, Flag.NOT_ON_ROSTER, Flag.UNSANDBOXED)
+    hidden = (Flag.USES_REFERENCE, Flag.NO_SOURCE, Flag.SAME_FILE, Flag.EDITED,
+              Flag.NOT_ON_ROSTER, Flag.UNSANDBOXED)  # fmt: skip
     assert words(pages.feedback(row(flags=hidden), COURSE)) == plain
 
 
@@ -162,8 +200,8 @@ def test_a_row_without_results_still_has_its_page():
 
 
 def hostile(attack: str) -> Row:
-    given = row(attack, name=attack, email=attack, file=attack, sha256=attack, reason=attack,
-                versions=attack, kinds="we", flags=(Flag.EDITED,))  # fmt: skip
+    given = row(attack, name=f"{attack} too", email=attack, file=attack, sha256=attack,
+                reason=attack, versions=attack, kinds="we", flags=(Flag.EDITED,))  # fmt: skip
     given = changed(given, 0, message=attack, comment=attack)
     return changed(given, 1, message=f"your code raised {attack}: {attack}")
 
@@ -326,7 +364,9 @@ def classroom() -> list[Row]:
     ours = row("s4", Status.INFRA_ERROR, kinds="x" * len(ITEMS))
     rows[4] = replace(ours, results=tuple(replace(r, points=None) for r in ours.results))
     rows.append(row("s5", kinds="w" * len(ITEMS), flags=(Flag.SUPERSEDED,), file="s5/old.ipynb"))
-    rows.append(row("gone", Status.NOT_SUBMITTED, kinds="x" * len(ITEMS), file=""))
+    rows.append(
+        row("gone", Status.NOT_SUBMITTED, kinds="x" * len(ITEMS), file="", name="Left Early")
+    )
     return rows
 
 
@@ -357,7 +397,7 @@ def test_the_counts_are_those_of_the_rows_that_count():
         known = [r.results[at].points for r in here if r.results[at].points is not None]
         mean = sum(known) / len(known)
         assert float(cells[-1].split(" of ")[0]) == pytest.approx(mean, abs=0.006)
-    assert "Nothing came in from: gone ." in words(text)
+    assert "Nothing came in from: gone ( Left Early ) ." in words(text)
     assert "1 earlier file is superseded" in words(text)
 
 
@@ -407,14 +447,62 @@ def test_the_commonest_mistakes_come_first():
     ]
 
 
-def test_who_needs_a_person_is_listed_with_a_link_to_their_page():
-    rows = [*classroom(), row("Zoë & co", Status.WRONG_NAME)]
-    text = pages.report(rows, COURSE, batch=BATCH)
-    lines = table(text, "Rows that need a person")[1:]
-    assert {line[0] for line in lines} == {"s2", "s3", "s4", "Zoë & co"}
-    assert ["s3", "suspect", "", "line 3 is out of order s3/hw.ipynb"] in lines
+def listed(text: str, label: str) -> list[list[str]]:
+    found = soup(text).find(attrs={"aria-label": label})
+    lines = found.find_all("li") if found else []
+    return [[" ".join(p.get_text(" ").split()) for p in li.find_all("p") or [li]] for li in lines]
+
+
+def cards(text: str) -> list[str]:
+    return [" ".join(c.get_text(" ").split()) for c in soup(text).select(".card")]
+
+
+def test_what_failed_or_is_flagged_is_listed_with_a_link_to_its_page():
+    failed = [row("Zoë & co", Status.WRONG_NAME), row("slow", Status.TIMEOUT, name="Slow Sam"),
+              row("dead", Status.KERNEL_DIED, flags=(Flag.LATE,))]  # fmt: skip
+    text = pages.report([*failed, *classroom()], COURSE, batch=BATCH)
+    lines = listed(text, "Failed or flagged")
+    who = [name for name, *_ in lines]
+    assert who == ["s3", "s4", "Zoë & co", "slow ( Slow Sam )", "dead", "s2"]
+    assert ["s3", "suspect", "line 3 is out of order s3/hw.ipynb"] in lines
+    assert ["s2", "ok · uses_reference · late", "s2/hw.ipynb"] in lines
     links = [unquote(a["href"]) for a in soup(text).select(".people a")]
-    assert links == [f"feedback/{pages.file_name(line[0])}" for line in lines]
+    names = [name.split(" ( ")[0] for name in who]
+    assert links == [f"feedback/{pages.file_name(name)}" for name in names]
+    assert listed(text, "To be graded by hand") == []
+    assert cards(text)[-1] == "6 rows need a person"
+
+
+def test_who_is_to_be_graded_by_hand_comes_first_and_nobody_is_counted_twice():
+    at = [i.exercise for i in ITEMS].index("holder-proof")
+    wait = lambda *args, **more: changed(row(*args, **more), at, points=None)
+    rows = [
+        row("fine"),
+        wait("ada", Status.NEEDS_MANUAL, name="Ada L"),
+        wait("bob", Status.NEEDS_MANUAL, flags=(Flag.SAME_FILE,)),
+        wait("slow", Status.TIMEOUT),
+        wait("bob", Status.NEEDS_MANUAL, flags=(Flag.SUPERSEDED,), file="bob/old.ipynb"),
+        row("eve", flags=(Flag.NO_SOURCE,)),
+    ]
+    text = pages.report(rows, COURSE, batch=BATCH)
+    assert listed(text, "To be graded by hand") == [["ada ( Ada L )"], ["bob"], ["slow"]]
+    links = [a["href"] for a in soup(text).select(".names a")]
+    assert links == ["feedback/ada.html", "feedback/bob.html", "feedback/slow.html"]
+    assert [name for name, *_ in listed(text, "Failed or flagged")] == ["slow", "bob", "eve"]
+    assert "Failed or flagged: 3 (2 also to be graded by hand)" in words(text)
+    assert text.index("To be graded by hand: 3") < text.index("Failed or flagged: 3")
+    assert cards(text)[-1] == "4 rows need a person"
+    assert "Nothing." in words(pages.report([row()], COURSE, batch=BATCH))
+
+
+def test_the_mean_of_what_waits_is_not_known():
+    at = [i.exercise for i in ITEMS].index("holder-proof")
+    empty = changed(row("bob"), at, verdict=Verdict.NOT_ATTEMPTED, points=0.0)
+    mean = lambda *rows: table(pages.report(rows, COURSE, batch=BATCH), "Verdicts by exercise")[
+        at + 1
+    ][-1]
+    assert mean(changed(row("ada"), at, points=None), empty) == "– of 3"
+    assert mean(changed(row("ada"), at, points=3.0), empty) == "1.5 of 3"
 
 
 def test_the_run_is_shown_and_no_sandbox_is_stamped():
@@ -453,7 +541,7 @@ def test_an_assignment_of_ones_own_needs_no_headings():
     own = Assignment("own", items, {"cells": []}, Path("nowhere/solutions/own.ipynb"), "text")
     results = (Result("my_own", Verdict.RIGHT, 2.0, 2.0), Result("half", Verdict.WRONG, 0.0, 0.5))
     given = row(results=results)
-    assert "my own 2 of 2 ✓ right my_own" in entries(pages.feedback(given, own))["my_own"]
+    assert "my own my_own ✓ right 2 of 2" in entries(pages.feedback(given, own))["my_own"]
     assert "2 of 2.5 points" in words(pages.feedback(given, own))
     assert "1 total: from 2 to 2 of 2.5 points" in words(pages.report([given], own, batch={}))
 
@@ -488,7 +576,9 @@ def built(name: str) -> str:
         return pages.feedback(given, COURSE, others=[replace(given, file="old.ipynb")])
     if name == "hostile":
         return pages.feedback(bad, COURSE)
-    return pages.report([*classroom(), bad], COURSE, batch=BATCH | {"sandboxed": False})
+    waits = [row(f"waits-{k}", Status.NEEDS_MANUAL, name="Some Body") for k in range(9)]
+    waits.append(changed(row("kurt"), 0, verdict=Verdict.OVERRULED))
+    return pages.report([*classroom(), bad, *waits], COURSE, batch=BATCH | {"sandboxed": False})
 
 
 @pytest.mark.page

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ import psutil
 import pytest
 
 from robcourse import cli
-from robcourse.grading import sandbox
+from robcourse.grading import sandbox, seccomp
 from robcourse.grading.sandbox import Limits
 from robcourse.grading.selftest import NoSandbox, demand, selftest
 
@@ -32,14 +33,16 @@ def test_the_self_test_holds_and_the_command_says_so(tmp_path, capsys):
     (tmp_path / "solutions/secret.ipynb").write_text("{}")
     assert cli.main(["grade", "--self-test", "--course", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 12
+    assert len(lines) == 15
     assert all(line.startswith("✓ ") for line in lines)
 
 
 @needs_sandbox
 @root
 @pytest.mark.parametrize("what", ["sees no other process", "reads no file outside", "fills no disk",
-                                  "does not reach this machine's own ports"])  # fmt: skip
+                                  "does not reach this machine's own ports",
+                                  "makes no namespace of its own",
+                                  "holds no memory that is nobody's"])  # fmt: skip
 def test_the_self_test_sees_a_hole(monkeypatch, tmp_path, what):
     hidden = tmp_path / "solution.ipynb"
     hidden.write_text("{}")
@@ -60,7 +63,11 @@ def test_the_self_test_sees_a_hole(monkeypatch, tmp_path, what):
             case _:
                 return [w for w in words if w != "--unshare-net"]
 
-    monkeypatch.setattr(sandbox, "_bwrap", holed)
+    allow = struct.pack("HBBI", 6, 0, 0, 0x7FFF0000)
+    if what in ("makes no namespace of its own", "holds no memory that is nobody's"):
+        monkeypatch.setattr(seccomp, "program", lambda: allow)
+    else:
+        monkeypatch.setattr(sandbox, "_bwrap", holed)
     found = selftest([hidden], Limits())
     assert found[what], found
     with pytest.raises(NoSandbox, match=f"does not hold here.*{what}.*Nothing was graded"):
@@ -112,10 +119,10 @@ def test_children_that_hide_end_too():
 
 @needs_sandbox
 @root
-def test_sandboxes_at_the_same_time_have_users_of_their_own():
-    with sandbox._uid() as one, sandbox._uid() as two:
+def test_sandboxes_at_the_same_time_have_numbers_of_their_own():
+    with sandbox._slot() as one, sandbox._slot() as two:
         assert one != two
-    with sandbox._uid() as again:
+    with sandbox._slot() as again:
         assert again == one
 
 

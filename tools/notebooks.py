@@ -86,9 +86,9 @@ def wanted() -> dict[Path, str]:
         "ledger": {"ledger": whole_ledger(rows)},
         "about": {"speed": speeds()},
         "instructor": {
-            "columns": meanings(Column),
-            "statuses": meanings(Status),
-            "flags": meanings(Flag),
+            "columns": meanings("column", Column),
+            "statuses": meanings("status", Status),
+            "flags": meanings("flag", Flag),
         },
     }.items():
         path = ROOT / f"book/{page}.md"
@@ -204,10 +204,10 @@ def fill(notebook: dict, id: str, text: str) -> None:
             cell["source"] = text.splitlines(keepends=True)
 
 
-def meanings(kind) -> str:
+def meanings(name: str, kind) -> str:
     """Of an enum whose members say what they mean."""
     lines = [f"| `{member}` | {member.meaning} |" for member in kind]
-    return "\n".join(["| | |", "|:--|:--|", *lines])
+    return "\n".join([f"| {name} | meaning |", "|:--|:--|", *lines])
 
 
 def between(old: str, name: str, text: str, page: str) -> str:

@@ -34,7 +34,8 @@ from .plain import NotPlain, Record, decode, encode
 
 __all__ = [
     "Accepted", "Case", "Check", "Report", "Status",
-    "answers", "chapters", "decode", "encode", "find", "judge", "names", "run", "untouched",
+    "answers", "chapters", "decode", "encode", "find", "judge", "names", "placeholder", "run",
+    "untouched",
 ]  # fmt: skip
 
 
@@ -147,7 +148,7 @@ def answers(check: Check, answer, seed: int) -> list[dict]:
     """
     # The student's code can read the frames that call it: what the judge keeps is not in them.
     handed, fresh = ([replace(c, kept=()) for c in check.cases(seed)] for _ in range(2))
-    if _placeholder(answer):
+    if placeholder(answer):
         return [encode(_Outcome("not attempted", ""))] * len(handed)
     pairs = zip(handed, fresh, strict=True)
     return [_answer(answer, a, b, check.seeded) for a, b in pairs]
@@ -225,6 +226,16 @@ def untouched(source: str, name: str | None = None) -> bool:
     return bool(body) and all(isinstance(n, ast.Constant) and n.value is ... for n in body)
 
 
+def placeholder(answer) -> bool:
+    """Whether an answer is the untouched stub: None, `...`, or a function of nothing else."""
+    if answer is None or answer is ...:
+        return True
+    try:
+        return inspect.isfunction(answer) and untouched(inspect.getsource(answer), answer.__name__)
+    except Exception:  # no source, or a function that misleads `inspect`
+        return False
+
+
 def _said(judge, *args) -> str | None:
     """What a judge says. Numbers that overflow give NaN, which no comparison refuses: so neither
     is let through."""
@@ -238,15 +249,6 @@ def _said(judge, *args) -> str | None:
 def _line(text) -> str:
     """One line: a text of the student's must not look like a verdict of ours."""
     return "".join(c if c.isprintable() else " " for c in str(text)).strip()
-
-
-def _placeholder(answer) -> bool:
-    if answer is None or answer is ...:
-        return True
-    try:
-        return inspect.isfunction(answer) and untouched(inspect.getsource(answer), answer.__name__)
-    except Exception:  # no source, or a function that misleads `inspect`
-        return False
 
 
 def _answer(answer, case: Case, fresh: Case, seeded: bool) -> dict:

@@ -175,7 +175,7 @@ def _decode(data, levels, budget):
             return None
         case {"bool": bool(v), **rest} if not rest:
             return v
-        case {"int": int(v), **rest} if not rest and type(v) is int:
+        case {"int": int(v), **rest} if not rest and type(v) is int and -(2**63) <= v < 2**63:
             return v
         case {"float": v, **rest} if not rest:
             return _float(v)

@@ -84,7 +84,9 @@ def load(course: Path, name: str, variants: str = "") -> Assignment:
     source, release = course / f"solutions/{name}.ipynb", course / f"exercises/{name}.ipynb"
     for path in (source, release):
         if not path.is_file():
-            raise LookupError(f"{path} is not there: is {course} the folder of the course?")
+            raise LookupError(
+                f"{path} is not there: is {course} the folder of the course? Give it with --course"
+            )
     notebook = json.loads(release.read_text())
     graded = [c for c in notebook["cells"] if c["metadata"].get("nbgrader", {}).get("grade")]
     items = []

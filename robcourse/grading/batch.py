@@ -127,6 +127,7 @@ def marked(
     try:
         _through(batch, submissions, todo, executor, keep, log)
     except KeyboardInterrupt:
+        tqdm.write("stopping; what runs now is dropped. The same line goes on from here.")
         log(event="interrupted", left=len(submissions) - len(known))
     for i, submission in enumerate(submissions):
         if i not in known:
@@ -142,7 +143,7 @@ def processes(workers: int) -> Executor:
 
 def _through(batch, submissions, todo, executor, keep, log) -> None:
     """Mark what is to do. After a failure of ours it is tried again, the last time alone."""
-    with tqdm(total=len(todo), unit="submission", desc="grading") as bar:
+    with tqdm(total=len(todo), unit="submission", desc="grading", disable=not todo or None) as bar:
         for attempt in range(1, TRIES + 1):
             again, failed = [], {}
             groups = [[i] for i in todo] if attempt == TRIES else [todo] if todo else []
@@ -165,7 +166,7 @@ def _through(batch, submissions, todo, executor, keep, log) -> None:
 def _run(batch, submissions, group, executor) -> Iterator[tuple[int, Marked]]:
     """The results of a group as they come. A pool that breaks fails what was not done."""
     with executor() as pool:
-        width = 4 * (getattr(pool, "_max_workers", None) or 16)
+        width = 2 * (getattr(pool, "_max_workers", None) or 16)
         waiting, left = {}, list(reversed(group))
         try:
             while waiting or left:

@@ -1,19 +1,24 @@
 """What a person may want to look at, found by reading: nothing here changes a point."""
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+
+from IPython.core.inputtransformer2 import TransformerManager
 
 from robcourse.grading.table import Flag, Row, Verdict
 
 
-def of(row: Row, assignment, cells: list[dict], saved: Mapping, uses: Mapping) -> list[Flag]:
-    """The flags of a judged row, from its notebook's cells and saved outputs."""
+def of(row: Row, assignment, said: Mapping) -> list[Flag]:
+    """The flags of a judged row, from what was said of its notebook before any of it ran."""
+    cells, saved, uses = said["cells"], said["saved"], said["uses"]
     right = {f"{assignment.name}.{r.exercise}": r.verdict == Verdict.RIGHT for r in row.results}
-    shown = {name: said == "right" for name, said in saved.items() if name in right}
+    shown = {name: verdict == "right" for name, verdict in saved.items() if name in right}
+    scored = [r.exercise for r in row.results if r.verdict == Verdict.RIGHT]
     found = {
         Flag.PROVISIONAL: any(r.points is None for r in row.results),
         Flag.USES_REFERENCE: any(uses.values()),
-        Flag.DIFFERS: any(right[name] != said for name, said in shown.items()),
+        Flag.NO_SOURCE: any(name not in said["there"] for name in scored),
+        Flag.DIFFERS: any(right[name] != verdict for name, verdict in shown.items()),
         Flag.EDITED: _edited(assignment, cells),
     }
     return [flag for flag, on in found.items() if on]
@@ -33,6 +38,7 @@ def uses(sources: Sequence[str], exercise: str, teaches: Sequence[str]) -> list[
         if name in done:
             continue
         done.add(name)
+        met.add(aliases.get(name, name))
         for node in defined.get(name, ()):
             local = _local(node)
             for part in ast.walk(node):
@@ -45,6 +51,24 @@ def uses(sources: Sequence[str], exercise: str, teaches: Sequence[str]) -> list[
     return [t for t in teaches if any(_is(dotted, t) for dotted in met)]
 
 
+def has(sources: Sequence[str], exercise: str) -> bool:
+    """Whether the notebook's text gives the exercise's name a meaning beyond the stub."""
+    from robcourse.checks import untouched  # it loads torch
+
+    defined, aliases = _definitions(sources)
+    last = defined.get(exercise, [None])[-1]
+    stub = isinstance(last, ast.FunctionDef) and untouched(ast.unparse(last), exercise)
+    return exercise in aliases or (last is not None and not stub)
+
+
+def python(source: str) -> str:
+    """A cell as Python, its magics and shell lines as calls."""
+    try:
+        return TransformerManager().transform_cell(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return source
+
+
 def _is(dotted: str, taught: str) -> bool:
     owner, _, name = taught.rpartition(".")
     if owner[:1].isupper():
@@ -53,13 +77,12 @@ def _is(dotted: str, taught: str) -> bool:
 
 
 def _definitions(sources: Sequence[str]) -> tuple[dict[str, list[ast.AST]], dict[str, str]]:
-    """What each top-level name of a notebook stands for, and what each import is called."""
+    """What each name of a notebook stands for, and what each import is called."""
     defined: dict[str, list[ast.AST]] = {}
     aliases: dict[str, str] = {}
     for source in sources:
-        lines = ("" if s.lstrip().startswith(("%", "!")) else s for s in source.splitlines())
         try:
-            tree = ast.parse("\n".join(lines))
+            tree = ast.parse(source)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
         for node in ast.walk(tree):
@@ -67,13 +90,23 @@ def _definitions(sources: Sequence[str]) -> tuple[dict[str, list[ast.AST]], dict
                 aliases |= {a.asname: a.name for a in node.names if a.asname}
             elif isinstance(node, ast.ImportFrom):
                 aliases |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
-        for node in tree.body:
+        for node in _statements(tree.body):
             for name in _names(node):
                 defined.setdefault(name, []).append(node)
     return defined, aliases
 
 
-def _names(node: ast.stmt) -> list[str]:
+def _statements(body: list) -> Iterator[ast.AST]:
+    """Also those under an `if`, a loop, a `with` or a `try`; not those inside a function."""
+    for node in body:
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            for part in ("body", "handlers", "orelse", "finalbody"):
+                inner = getattr(node, part, [])
+                yield from _statements(inner if isinstance(inner, list) else [])
+
+
+def _names(node: ast.AST) -> list[str]:
     """The names that a top-level statement gives a meaning to."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [node.name]
@@ -81,7 +114,7 @@ def _names(node: ast.stmt) -> list[str]:
     return [n.id for n in stored if isinstance(n.ctx, ast.Store)]
 
 
-def _local(node: ast.stmt) -> set[str]:
+def _local(node: ast.AST) -> set[str]:
     """The names that belong to a function: its arguments, and what it assigns."""
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return set()

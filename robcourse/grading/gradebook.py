@@ -20,7 +20,7 @@ from pathlib import Path
 
 from . import written
 from .assignment import Assignment
-from .table import Flag, Result, Row, Status
+from .table import Flag, Result, Row, Status, Verdict, to_do
 
 COURSE = "robcourse"
 
@@ -184,7 +184,8 @@ class _Records:
         if student not in self.students:
             self.students[student] = api.Student(id=student)
             self.db.add(self.students[student])
-        first, _, last = written.plain(row.name).rpartition(" ")
+        name = written.plain(row.name)
+        last, _, first = name.partition(", ") if ", " in name else name.rpartition(" ")[::-1]
         if first:
             self.students[student].first_name = first
             self.students[student].last_name = last
@@ -272,6 +273,8 @@ def _merged(row: Row, assignment: Assignment, grades: dict[str, _Given]) -> Row:
         flags = tuple(f for f in flags if f is not Flag.PROVISIONAL)
         if status is Status.NEEDS_MANUAL:
             status, reason = Status.OK, ""
+    elif status is Status.NEEDS_MANUAL:
+        reason = to_do(results)
     return replace(row, results=results, status=status, reason=reason, flags=flags)
 
 
@@ -288,8 +291,12 @@ def _result(result: Result, given: _Given | None, by_hand: bool) -> Result:
     base = given.auto or 0.0
     points = (base if given.manual is None else given.manual) + (given.extra or 0.0)
     if not by_hand:
-        note = f"[a person gave {points:g} points in the place of {base:g}]"
-        message = message if message.endswith(note) else f"{message} {note}".strip()
+        note = f"A person gave {points:g} point{'s' if points != 1 else ''}."
+        said = f"{note} The check had given {base:g}:"
+        message = message if message.startswith(said) else f"{said} {message}"
+        return replace(
+            result, verdict=Verdict.OVERRULED, points=points, message=message, comment=comment
+        )
     elif untouched and given.auto is not None:
         message = message or "nothing was written here"
     return replace(result, points=points, message=message, comment=comment)

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import signal
 import time
 import traceback
@@ -18,7 +19,7 @@ from robcourse.grading.assignment import Assignment, Item
 from robcourse.grading.intake import Submission
 from robcourse.grading.runner import defines
 from robcourse.grading.sandbox import Ended, Limits
-from robcourse.grading.table import Flag, Result, Row, Status, Verdict
+from robcourse.grading.table import Flag, Result, Row, Status, Verdict, to_do
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class Marked:
     row: Row
     cells: list[dict] = field(default_factory=list)
     cpu: dict[str, float] = field(default_factory=dict)
+
+
+LINE = 8 << 20  # bytes of a line, but for the one with the notebook's cells
 
 
 class Forged(ValueError):
@@ -103,7 +107,7 @@ def _mark(submission, content, assignment, seed, limits, sandboxed) -> Marked:
         row = _row(submission, assignment, Status.NOT_A_NOTEBOOK, said["unreadable"], seed)
         return Marked(row)
     cells = said["cells"]
-    if not any(defines(c["source"], name) for c in cells for name in order["exercises"]):
+    if "answered" not in said:
         return Marked(_row(submission, assignment, *_another(submission), seed), cells)
     try:
         automatic = {
@@ -119,7 +123,7 @@ def _mark(submission, content, assignment, seed, limits, sandboxed) -> Marked:
     status, reason = _status(said, ended, limits, results)
     row = _row(submission, assignment, status, reason, seed)
     row = replace(row, results=results)
-    row = row.flagged(*flags.of(row, assignment, cells, said["saved"], said["uses"]))
+    row = row.flagged(*flags.of(row, assignment, said))
     return Marked(row, cells, _cpu(said, clock))
 
 
@@ -164,7 +168,7 @@ def _read(ended: Ended, order: dict) -> dict:
     *lines, rest = ended.stdout.split(b"\n")
     if rest and ended.how == "exit":
         raise Forged("a broken line")
-    said = [_line(text) for text in lines]
+    said = [_line(text, LINE if i != 1 else sandbox.OUTPUT) for i, text in enumerate(lines)]
     kinds = [next(iter(s)) for s in said]
     start = ["alive", "cells", "imported", "errors"]
     wanted = [*start, *["exercise"] * len(order["exercises"]), "end"]
@@ -186,7 +190,8 @@ def _read(ended: Ended, order: dict) -> dict:
     late, errors = out.get("late", []), out.get("errors", {})
     if not isinstance(errors, dict) or not isinstance(late, list):
         raise Forged("the list of errors")
-    if not all(type(i) is int for i in late):
+    places = range(len(out.get("cells", ())))
+    if not all(type(i) is int and i in places for i in late) or len(set(late)) < len(late):
         raise Forged("the list of cells that ran too long")
     return out | {"answered": answered, "ended": kinds == wanted}
 
@@ -195,17 +200,20 @@ _FIELDS = {
     ("alive",),
     ("unreadable",),
     ("cells", "saved", "uses"),
-    ("imported",),
+    ("imported", "there"),
     ("errors", "late"),
     ("exercise", "answers"),
     ("exercise", "undefined"),
+    ("exercise", "stub"),
     ("exercise", "failed"),
     ("exercise", "timeout"),
     ("end",),
 }
 
 
-def _line(text: bytes) -> dict:
+def _line(text: bytes, most: int) -> dict:
+    if len(text) > most:
+        raise Forged(f"a line of {len(text) >> 20} MiB")
     try:
         line = json.loads(text)
     except (ValueError, RecursionError):
@@ -229,6 +237,8 @@ def _result(name: str, check, said: dict, ended: Ended, seed: int) -> Result:
             return make(Verdict.TIMEOUT, "your code ran too long and was stopped: does a loop end?")
         case {"failed": why}:
             return make(Verdict.ERROR, f"your code could not be called: {_short(why)}")
+        case {"stub": _}:
+            return make(Verdict.NOT_ATTEMPTED, "not attempted yet")
         case {"undefined": _}:
             return make(*_undefined(name, said))
         case {"answers": answers}:
@@ -243,7 +253,8 @@ def _result(name: str, check, said: dict, ended: Ended, seed: int) -> Result:
 
 def _undefined(name: str, said: dict) -> tuple[Verdict, str]:
     """Why the notebook's names do not hold `name` after all cells have run."""
-    where = [i for i, c in enumerate(said["cells"]) if defines(c["source"], name)]
+    code = [(i, c["source"]) for i, c in enumerate(said["cells"]) if c["cell_type"] == "code"]
+    where = [i for i, source in code if defines(source, name)]
     if not where:
         return Verdict.MISSING, f"the notebook defines no `{name}`: was its cell deleted?"
     raised = said.get("errors", {}).get(str(where[-1]))
@@ -274,10 +285,8 @@ def _status(said: dict, ended: Ended, limits: Limits, results) -> tuple[Status, 
         return Status.TIMEOUT, f"longer than {most}: {', '.join(slow)}; the rest was graded"
     if missing := [f"`{r.exercise}`" for r in results if r.verdict == Verdict.MISSING]:
         return Status.CELLS_MISSING, f"not in the notebook: {', '.join(missing)}"
-    waiting = [f"`{r.exercise}`" for r in results if r.points is None]
-    if waiting:
-        return Status.NEEDS_MANUAL, f"to be graded by hand: {', '.join(waiting)}"
-    return Status.OK, ""
+    waiting = to_do(results)
+    return (Status.NEEDS_MANUAL, waiting) if waiting else (Status.OK, "")
 
 
 def _died(ended: Ended, limits: Limits) -> str:
@@ -302,4 +311,6 @@ def _cpu(said: dict, judging_since: float) -> dict[str, float]:
 
 
 def _short(text) -> str:
-    return str(text)[:1000]
+    """A line, whatever the student's exception says."""
+    line = "".join(c if c.isprintable() else " " for c in str(text)[:1000])
+    return re.sub(r"<ipython-input-[0-9a-f-]+>, line", "line", line)

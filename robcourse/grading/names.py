@@ -152,7 +152,8 @@ def roster(path: Path) -> dict[str, Student]:
 
     Args:
         path: a CSV file in UTF-8 with the column `student`, and `name` and `email` if there are
-            any; between commas, semicolons or tabs.
+            any; between commas, semicolons or tabs. Or what Canvas exports as its gradebook
+            (columns Student and ID), or Moodle as its grading worksheet (Identifier, Full name).
 
     Raises:
         ValueError: no such column, an id that is empty or there twice, another encoding.
@@ -168,6 +169,9 @@ def roster(path: Path) -> dict[str, Student]:
     found, lines = {}, {}
     try:
         columns = [c.strip().lower() for c in next(reader, [])]
+        for theirs in _EXPORTS:
+            if set(theirs) <= set(columns):
+                columns = [theirs.get(c, c) for c in columns]
         if "student" not in columns:
             raise ValueError(f"no column `student`, only: {', '.join(columns) or 'nothing'}")
         for cells in reader:
@@ -176,7 +180,10 @@ def roster(path: Path) -> dict[str, Student]:
             if any(c.strip() for c in cells[len(columns) :]):
                 raise ValueError(f"{len(cells)} cells in {len(columns)} columns: quotes missing?")
             row = dict(zip(columns, map(str.strip, cells), strict=False))
-            if not row.get("student"):
+            row["student"] = row.get("student", "").removeprefix("Participant ")
+            if row.get("name") in _NOBODY:
+                continue
+            if not row["student"]:
                 raise ValueError("the id of the student is empty")
             student = harmless(row["student"])
             if student in found:
@@ -188,6 +195,14 @@ def roster(path: Path) -> dict[str, Student]:
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}, line {max(reader.line_num, 1)}: {error}") from error
     return found
+
+
+#: What the columns of a learning platform's own export are here.
+_EXPORTS = (
+    {"student": "name", "id": "student"},
+    {"identifier": "student", "full name": "name", "email address": "email"},
+)
+_NOBODY = ("Points Possible", "Student, Test")  # lines of Canvas's export
 
 
 def harmless(text: str) -> str:

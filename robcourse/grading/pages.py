@@ -27,18 +27,19 @@ from robcourse.grading.exports import maximum, number
 from robcourse.grading.table import Flag, Result, Row, Status, Verdict
 
 #: Never by its colour alone: each verdict has a sign beside its word.
-SIGNS = dict(zip(Verdict, "✓✗○!…?–✎", strict=True))
-#: Rows that a person should look at, by what stands in the report's table.
+SIGNS = dict(zip(Verdict, "✓✗○!…?–¶✎", strict=True))
+#: Rows that a person should look at, in the order of the report; then those with a flag.
 LOOK_AT = (Status.SUSPECT, Status.INFRA_ERROR, Status.NOT_RUN, Status.WRONG_NAME,
-           Status.NOT_A_NOTEBOOK, Status.CELLS_MISSING)  # fmt: skip
-LOOK_AT_FLAGS = (Flag.LATE, Flag.USES_REFERENCE, Flag.DIFFERS, Flag.EDITED, Flag.NOT_ON_ROSTER)
+           Status.NOT_A_NOTEBOOK, Status.CELLS_MISSING, Status.TIMEOUT,
+           Status.KERNEL_DIED)  # fmt: skip
+LOOK_AT_FLAGS = (Flag.LATE, Flag.USES_REFERENCE, Flag.NO_SOURCE, Flag.SAME_FILE, Flag.DIFFERS,
+                 Flag.EDITED, Flag.NOT_ON_ROSTER)  # fmt: skip
 
 # A flag such as `uses_reference` is a question to a person, who has not answered it yet: on the
 # student's page it would read as a charge. The reason of our own failure names our files.
 _TOLD = {
     Flag.LATE: "The learning platform calls this file late.",
     Flag.SUPERSEDED: "You handed in a later file, and that one counts.",
-    Flag.PROVISIONAL: "The total is not final: points are still to be given.",
     Flag.DIFFERS: "The verdicts saved in your notebook are not those below. That happens where a "
     "cell was changed after its check ran, or where an answer is right on the notebook's inputs "
     "and not on others. What stands here counts.",
@@ -65,14 +66,7 @@ def feedback(row: Row, assignment: Assignment, *, others: Sequence[Row] = ()) ->
     """
     if strangers := [r for r in others if r.student != row.student]:
         raise ValueError(f"others holds {len(strangers)} row(s) of students other than the page's")
-    results = {r.exercise: r for r in row.results}
-    titles = _titles(assignment)
-    shown = []
-    for item in assignment.items:
-        result = results.get(item.exercise) or _nothing(item)
-        shown.append({"title": titles[item.exercise], "item": item, "result": result,
-                      "word": _word(result), "sign": SIGNS[result.verdict],
-                      "comment": result.comment.splitlines()})  # fmt: skip
+    nothing = {i.exercise: _nothing(i) for i in assignment.items}
     first = next((i.exercise for i in assignment.items if not i.by_hand), "")
     return _environment().get_template("feedback.html").render(
         course=_course(assignment),
@@ -81,7 +75,8 @@ def feedback(row: Row, assignment: Assignment, *, others: Sequence[Row] = ()) ->
         row=row,
         status=_TO_STUDENT.get(row.status, row.status.meaning),
         reason=[] if row.status in _OURS else row.reason.splitlines(),
-        shown=shown,
+        titles=_titles(assignment),
+        results=nothing | {r.exercise: r for r in row.results},
         maximum=maximum(assignment),
         told=[text for flag, text in _TOLD.items() if flag in row.flags],
         settled=row.status not in _OURS,
@@ -101,7 +96,9 @@ def report(rows: Sequence[Row], assignment: Assignment, *, batch: Mapping[str, o
     counting = [r for r in rows if r.counts]
     here = [r for r in counting if r.status is not Status.NOT_SUBMITTED]
     totals = [r.total for r in here if r.total is not None]
-    open_rows = sum(Flag.PROVISIONAL in r.flags for r in here)
+    by_hand = [r for r in here if r.status is Status.NEEDS_MANUAL or any(map(_waits, r.results))]
+    look_at = [r for r in rows if r.status in LOOK_AT or set(LOOK_AT_FLAGS) & set(r.flags)]
+    look_at.sort(key=lambda r: (*LOOK_AT, r.status).index(r.status))
     unsandboxed = sum(Flag.UNSANDBOXED in r.flags for r in rows)
     if batch.get("sandboxed") is False:
         unsandboxed = len(rows)
@@ -113,23 +110,23 @@ def report(rows: Sequence[Row], assignment: Assignment, *, batch: Mapping[str, o
         rows=rows,
         counting=counting,
         here=here,
-        superseded=len(rows) - len(counting),
-        absent=sorted(r.student for r in counting if r.status is Status.NOT_SUBMITTED),
+        absent=sorted((r for r in counting if r not in here), key=lambda r: r.student),
         statuses=_counts(Status, (r.status for r in counting)),
         flags=_counts(Flag, (f for r in rows for f in r.flags)),
         verdicts=[v for v in Verdict if any(e["counts"][v] for e in exercises)],
-        signs=SIGNS,
         exercises=exercises,
         totals=totals,
         median=statistics.median(totals) if totals else None,
         mean=statistics.fmean(totals) if totals else None,
         maximum=maximum(assignment),
-        provisional=open_rows,
+        provisional=sum(Flag.PROVISIONAL in r.flags for r in here),
         unsandboxed=unsandboxed,
         batch=[(name.replace("_", " "), _plain(value)) for name, value in batch.items()],
         distribution=_distribution(totals, maximum(assignment)),
         bars=_bars(exercises) if any(e["counts"] for e in exercises) else "",
-        look_at=[r for r in rows if r.status in LOOK_AT or set(LOOK_AT_FLAGS) & set(r.flags)],
+        by_hand=by_hand,
+        look_at=look_at,
+        both=sum(r in by_hand for r in look_at),
         page_of=lambda student: "feedback/" + quote(file_name(student)),
     )  # fmt: skip
 
@@ -189,7 +186,8 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.PackageLoader("robcourse.grading"), autoescape=True,
         undefined=jinja2.StrictUndefined, finalize=_visible, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"number": number, "ticks": _ticks}
+    environment.filters |= {"number": number, "ticks": _ticks, "word": _word, "said": _said}
+    environment.globals["signs"] = SIGNS
     return environment
 
 
@@ -226,9 +224,19 @@ def _nothing(item: Item) -> Result:
 
 
 def _word(result: Result) -> str:
-    if result.verdict is not Verdict.BY_HAND:
-        return str(result.verdict)
-    return "waits for a person" if result.points is None else "graded by hand"
+    if _waits(result):
+        return "waits for a person"
+    return "graded by hand" if result.verdict is Verdict.BY_HAND else str(result.verdict)
+
+
+def _waits(result: Result) -> bool:
+    return result.verdict is Verdict.BY_HAND and result.points is None
+
+
+def _said(result: Result) -> str:
+    """What the check said, but for what the verdict and the points beside it say, too."""
+    said = re.sub(r"^(right, \d+ points?|not attempted yet)(\. |$)", "", result.message)
+    return "" if result.verdict is Verdict.BY_HAND else said
 
 
 def _source(cell: dict) -> str:
@@ -279,12 +287,13 @@ def _exercise(item: Item, rows: Sequence[Row], title: str) -> dict:
     points = [r.points for r in results if r.points is not None]
     wrong = Counter(mistake(r) for r in results if r.verdict in (Verdict.WRONG, Verdict.ERROR))
     ranked = sorted(wrong.items(), key=lambda kv: (-kv[1], kv[0]))
+    waiting = sum(map(_waits, results))
     return {
         "item": item,
         "title": title,
         "counts": Counter(r.verdict for r in results),
-        "waiting": sum(r.verdict is Verdict.BY_HAND and r.points is None for r in results),
-        "mean": statistics.fmean(points) if points else None,
+        "waiting": waiting,
+        "mean": statistics.fmean(points) if points and not waiting else None,
         "mistakes": ranked[:5],
         "more": sum(n for _, n in ranked[5:]),
     }
@@ -298,6 +307,7 @@ _LOOKS = {
     Verdict.ERROR: (plots.CLASSES[1], "///", "black"),
     Verdict.TIMEOUT: (plots.CLASSES[1], "\\\\\\", "black"),
     Verdict.BY_HAND: (plots.CLASSES[0], "", "black"),
+    Verdict.OVERRULED: (plots.ESTIMATE, "...", "black"),
     Verdict.NOT_ATTEMPTED: (plots.ESTIMATE, "", "black"),
     Verdict.MISSING: (plots.ESTIMATE, "xxx", "black"),
     Verdict.NOT_RUN: ("none", "", _INK),

@@ -6,6 +6,7 @@ JSON: for each attempt, None where the sandbox held, else what was possible.
 """
 
 import contextlib
+import ctypes
 import json
 import mmap
 import os
@@ -33,6 +34,9 @@ def main() -> None:
         "sees no other process": sees(order["process"]),
         "kills no other process": kills(order["process"]),
         "gets no more memory than allowed": memory(order["memory"]),
+        "holds no memory that is nobody's": nobodys(),
+        "makes no namespace of its own": namespace(),
+        "takes no other processor": processor(),
         "cannot start 400 processes": forks(),
         "knows nothing of the environment": environment(order["secret"]),
     }
@@ -149,6 +153,33 @@ def memory(most: int) -> str | None:
     with contextlib.suppress(OSError, MemoryError, ValueError):
         mmap.mmap(-1, most).close()
         return f"got {most >> 20} MiB"
+    return None
+
+
+def nobodys() -> str | None:
+    """Memory files, which no limit counts."""
+    with contextlib.suppress(OSError):
+        os.close(os.memfd_create("probe"))
+        return "made a memory file"
+    return None
+
+
+def namespace() -> str | None:
+    """One in which it would be root."""
+    new_user = 0x10000000
+    child = os.fork()
+    if child == 0:
+        os._exit(ctypes.CDLL(None).unshare(new_user) == 0)
+    _, status = os.waitpid(child, 0)
+    return "made a user namespace" if status else None
+
+
+def processor() -> str | None:
+    """Each that there is, in turn."""
+    for number in range(os.cpu_count() or 1):
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, {number})
+            return f"chose processor {number}"
     return None
 
 

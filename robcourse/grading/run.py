@@ -1,5 +1,6 @@
 """One call: from a folder of submissions to the table, the feedback and the report."""
 
+import hashlib
 import json
 import time
 from collections import Counter
@@ -50,14 +51,21 @@ def grade(
         LookupError, ValueError, OSError: what was given cannot be used.
     """
     began, limits = time.time(), limits or Limits()
+    _apart(submissions, out)
+    told = _agreed(out, {"assignment": name, "roster": roster, "checks": variants})
     text = variants.read_text() if variants else ""
     assignment = load(course, name, text)
     people = intake.roster(roster) if roster else {}
-    others = [c for c in checks.chapters() if c != name]
-    found = intake.collect(submissions, name, others=others)
+    others = {*checks.chapters(), *(p.stem for p in (course / "exercises").glob("*.ipynb"))}
+    found = intake.collect(submissions, name, others=sorted(others - {name}))
+    if people and not any(s.student in people for s in found):
+        raise ValueError(
+            f"no submission is on the roster: it says {next(iter(people))!r}, the submissions say "
+            f"{found[0].student!r}"
+        )
     with batch.alone(out):
         whole = Batch(assignment, out, batch.seed_of(out, seed), limits, sandboxed)
-        told = {"assignment": name, "seed": whole.seed}
+        told |= {"seed": whole.seed}
         exports.write(out / "batch.json", json.dumps(told))
         if sandboxed:
             selftest.demand([assignment.source, out / "batch.json", submissions], limits)
@@ -66,7 +74,7 @@ def grade(
         done = batch.marked(
             whole, found, executor or partial(batch.processes, workers), resume=resume, log=log
         )
-        rows = [m.row for m in done]
+        rows = _same([m.row for m in done], assignment)
         if people:
             rows = [r if r.student in people else r.flagged(Flag.NOT_ON_ROSTER) for r in rows]
             rows += _absent(assignment, people, rows, whole.seed)
@@ -80,6 +88,45 @@ def grade(
             _write(out, assignment, rows, told | _told(done, began, sandboxed))
         log(event="end", statuses=dict(Counter(r.status for r in rows)))
     return rows
+
+
+def _apart(submissions: Path, out: Path) -> None:
+    """Neither is in the other: what was written would be graded."""
+    if (submissions / "batch.json").is_file() and (submissions / "results").is_dir():
+        raise ValueError(f"{submissions} holds a batch of robcourse grade, no submissions")
+    if submissions.is_dir() and submissions.resolve() in (out.resolve(), *out.resolve().parents):
+        raise ValueError(
+            f"--out {out} lies in the submissions: its own files would be graded. Give a folder "
+            "beside it"
+        )
+
+
+def _agreed(out: Path, now: dict) -> dict:
+    """What the batch in `out` was begun with, if there is one; it may not be forgotten half-way."""
+    now = {k: None if v is None else str(v) for k, v in now.items()}
+    path = out / "batch.json"
+    if not path.exists():
+        if out.is_dir() and any(p.name != ".lock" for p in out.iterdir()):
+            raise ValueError(f"--out {out} is not empty and holds no batch: give another folder")
+        return now
+    before = json.loads(path.read_text())
+    if before["assignment"] != now["assignment"]:
+        raise ValueError(f"{out} holds a batch of {before['assignment']}: give another --out")
+    for option in ("roster", "checks"):
+        if before[option] and not now[option]:
+            raise ValueError(
+                f"the batch in {out} was graded with --{option} {before[option]}: give it again, "
+                "or another --out"
+            )
+    return now
+
+
+def _same(rows: list[Row], assignment: Assignment) -> list[Row]:
+    """With a flag on what earned points with the bytes of another student's file."""
+    whose = {hashlib.sha256(assignment.source.read_bytes()).hexdigest(): {""}}
+    for row in rows:
+        whose.setdefault(row.sha256, set()).add(row.student)
+    return [r.flagged(Flag.SAME_FILE) if r.total and len(whose[r.sha256]) > 1 else r for r in rows]
 
 
 def _named(submission: intake.Submission, people: Mapping[str, intake.Student]):
@@ -118,7 +165,8 @@ def _told(done: Sequence[marking.Marked], began: float, sandboxed: bool) -> dict
 def _write(out: Path, assignment: Assignment, rows: list[Row], told: dict) -> None:
     """The table, its forms for learning platforms, a page for each student, one for the class."""
     for make in (exports.grades, exports.canvas, exports.moodle):
-        exports.write(out / f"{make.__name__}.csv", make(rows, assignment))
+        mark = "\ufeff" if make is exports.grades else ""  # or Excel takes it for another encoding
+        exports.write(out / f"{make.__name__}.csv", mark + make(rows, assignment))
     folder = out / "feedback"
     folder.mkdir(exist_ok=True)
     for row in rows:
@@ -126,4 +174,8 @@ def _write(out: Path, assignment: Assignment, rows: list[Row], told: dict) -> No
             earlier = [r for r in rows if r.student == row.student and r is not row]
             page = pages.feedback(row, assignment, others=earlier)
             exports.write(folder / pages.file_name(row.student), page)
+    there = {pages.file_name(row.student) for row in rows}
+    for old in folder.glob("*.html"):
+        if old.name not in there:
+            old.unlink()
     exports.write(out / "report.html", pages.report(rows, assignment, batch=told))

@@ -18,18 +18,18 @@ import sys
 import time
 from contextlib import contextmanager
 
-from robcourse.grading.flags import uses
+from robcourse.grading.flags import has, python, uses
 
 PROCESSES, FILE_BYTES = 64, 64 << 20
-KEPT = 200_000  # letters of a cell's source that are sent back
-LIBRARIES = (  # what the course's notebooks import; the second is what an optimiser of torch does
-    "torch",
-    "torch._dynamo",
-    "scipy.stats",
-    "sklearn.datasets",
-    "sklearn.linear_model",
-    "matplotlib.pyplot",
-)
+KEPT = 6_000_000  # letters of the cells' sources that are sent back
+LIBRARIES = {  # and the words that make them needed; an optimiser loads `torch._dynamo`
+    "torch": ("",),
+    "torch._dynamo": ("optim", "linear.fit", "training."),
+    "scipy.stats": ("scipy", "sklearn", "data."),
+    "sklearn.datasets": ("sklearn", "data."),
+    "sklearn.linear_model": ("sklearn",),
+    "matplotlib.pyplot": ("matplotlib", "plots"),
+}
 MARKS = {"✓": "right", "✗": "wrong", "·": "not attempted"}
 
 
@@ -50,11 +50,11 @@ def main() -> None:
         send({"unreadable": str(error)})
         os._exit(0)
     sources = [c["source"] for c in cells if c["cell_type"] == "code"]
-    own = [s for s in sources if s.strip() not in order["handed"]]
+    own = [python(s) for s in sources if s.strip() not in order["handed"]]
     used = {name: uses(own, name, taught) for name, taught in order["exercises"].items()}
-    send({"cells": [_shown(c) for c in cells], "saved": saved, "uses": used})
+    send({"cells": _shown(cells), "saved": saved, "uses": used})
     if any(defines(source, name) for source in sources for name in used):
-        _work(order, cells, send, clock)
+        _work(order, cells, own, send, clock)
     send({"end": clock})
     os._exit(0)
 
@@ -99,7 +99,8 @@ def read(content: bytes) -> tuple[list[dict], dict[str, str]]:
 def defines(source: str, name: str) -> bool:
     """Whether the text of a cell seems to define `name`, even if it does not run."""
     wanted = re.escape(name)
-    function, value = rf"^\s*(async\s+)?(def|class)\s+{wanted}\b", rf"^{wanted}\b[^=\n(]*=(?!=)"
+    function = rf"^[ \t]*(async[ \t]+)?(def|class)[ \t]+{wanted}\b"
+    value = rf"^{wanted}\b[^=\n(]*=(?!=)"
     return bool(re.search(f"{function}|{value}", source, re.M))
 
 
@@ -131,10 +132,11 @@ def _quiet() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _work(order: dict, cells: list[dict], send, clock: dict) -> None:
-    shell, checks, answers = _libraries(order)
+def _work(order: dict, cells: list[dict], own: list[str], send, clock: dict) -> None:
+    shell, checks, asks = _libraries(order, "\n".join(c["source"] for c in cells))
     clock["libraries"] = time.process_time()
-    send({"imported": sorted(checks)})
+    send({"imported": True, "there": [name for name in order["exercises"] if has(own, name)]})
+    os.dup2(1, 2)
     errors, slow = {}, []
     for i, cell in enumerate(cells):
         if cell["cell_type"] != "code" or "demo" in cell["tags"]:
@@ -149,16 +151,18 @@ def _work(order: dict, cells: list[dict], send, clock: dict) -> None:
     clock["cells"] = time.process_time()
     send({"errors": errors, "late": slow})
     for name in order["exercises"]:
-        send({"exercise": name} | _exercise(shell, checks[name], name, answers, order))
+        send({"exercise": name} | _exercise(shell, checks[name], name, asks, order))
     clock["cases"] = time.process_time()
 
 
-def _libraries(order: dict):
-    """What every notebook of the course imports, the shell, and the checks."""
-    for name in LIBRARIES:
-        importlib.import_module(name)
+def _libraries(order: dict, text: str):
+    """The libraries that the notebook's text speaks of, the shell, and the checks."""
+    for name, words in LIBRARIES.items():
+        if any(word in text for word in words):
+            importlib.import_module(name)
     from IPython.core.interactiveshell import InteractiveShell
 
+    import robcourse
     from robcourse import checks
     from robcourse.grading.assignment import checks_of
 
@@ -169,17 +173,26 @@ def _libraries(order: dict):
     shell = Shell.instance(colors="nocolor", cache_size=0, history_load_length=0)
     shell.history_manager.enabled = False
     known = checks_of(order["assignment"], order["variants"])
+    asks = checks.placeholder, checks.answers
+    # What the student imports is another copy than what asks here, so that nobody changes it by
+    # chance or by a simple patch.
+    for name in [n for n in sys.modules if n.startswith(("robcourse.checks", "robcourse.grading"))]:
+        del sys.modules[name]
+    del robcourse.checks, robcourse.grading
+    theirs = importlib.import_module("robcourse.checks")
     # The judge stands outside: in here a check says nothing, and what it would reward is not run.
-    waits = lambda name, answer: checks.Report(
-        str(name), checks.Status.NOT_ATTEMPTED, 0, "it is judged after the notebook has run"
+    theirs.run = lambda name, answer: theirs.Report(
+        str(name), theirs.Status.NOT_ATTEMPTED, 0, "it is judged after the notebook has run"
     )
-    checks.run = waits
-    return shell, known, checks.answers
+    return shell, known, asks
 
 
-def _exercise(shell, check, name: str, answers, order: dict) -> dict:
+def _exercise(shell, check, name: str, asks, order: dict) -> dict:
+    placeholder, answers = asks
     if name not in shell.user_ns:
         return {"undefined": True}
+    if placeholder(shell.user_ns[name]):
+        return {"stub": True}
     given = None
     with limited(order["limit"]) as late:
         try:
@@ -235,8 +248,13 @@ def _plain(cell: dict, i: int) -> dict:
     }
 
 
-def _shown(cell: dict) -> dict:
-    return cell | {"source": cell["source"][:KEPT]}
+def _shown(cells: list[dict]) -> list[dict]:
+    """The cells, and no more text than a person would read (or look at, in pictures)."""
+    out, left = [], KEPT
+    for cell in cells:
+        out.append(cell | {"source": cell["source"][:left]})
+        left -= len(out[-1]["source"])
+    return out
 
 
 def _verdicts(cell: dict) -> dict[str, str]:

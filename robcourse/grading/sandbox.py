@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import platform
 import selectors
 import shutil
 import signal
@@ -22,10 +23,12 @@ from pathlib import Path
 import psutil
 
 import robcourse
+from robcourse.grading import seccomp
 
-OUTPUT = 64 << 20  # bytes that may come back
+OUTPUT = 32 << 20  # bytes that may come back
+WORDS = 4000  # bytes of the error stream that are kept
 DISK = 256 << 20  # bytes of the temporary folder
-FIRST_UID, UIDS = 60_000, 200  # each sandbox that runs at the same time has its own
+FIRST_UID, SLOTS = 60_000, 200  # each sandbox that runs at the same time has its own user
 TICK = 0.2  # seconds between two looks at the memory
 
 
@@ -77,7 +80,9 @@ def missing() -> str | None:
             f"bubblewrap needs Linux, and this is {sys.platform}: grade in a Linux machine, a "
             "container or WSL 2"
         )
-    needed = {"bwrap": "bubblewrap", "setpriv": "util-linux"}
+    if not seccomp.known():
+        return f"there is no list of system calls for {platform.machine()}: grade on x86_64 or ARM"
+    needed = {"bwrap": "bubblewrap", "setpriv": "util-linux", "taskset": "util-linux"}
     for program, package in needed.items():
         if shutil.which(program) is None:
             return f"{program} is not installed: `sudo apt install {package}`, or your system's way"
@@ -100,18 +105,22 @@ def run(module: str, stdin: bytes, limits: Limits, *, sandboxed: bool = True) ->
         OSError: it could not be started.
     """
     with contextlib.ExitStack() as stack:
-        given = stack.enter_context(tempfile.TemporaryFile())
-        given.write(stdin)
-        given.seek(0)
-        python = [sys.executable, "-P", "-m", module]
+        given = stack.enter_context(_read_only(stdin))
+        python, folder, rules = [sys.executable, "-P", "-m", module], None, ()
         if sandboxed:
-            uid = stack.enter_context(_uid())
-            command, folder = [*_bwrap(uid, _visible()), *python], None
+            slot = stack.enter_context(_slot())
+            rules = (stack.enter_context(_read_only(seccomp.program())).fileno(),)
+            core = sorted(os.sched_getaffinity(0))[slot % len(os.sched_getaffinity(0))]
+            held = _bwrap(FIRST_UID + slot if os.getuid() == 0 else os.getuid(), _visible())
+            at = held.index("--chdir")
+            held[at:at] = ["--seccomp", str(rules[0])]
+            command = ["taskset", "--cpu-list", str(core), *held, *python]
         else:
             command, folder = python, stack.enter_context(tempfile.TemporaryDirectory())
         process = subprocess.Popen(
             command,
             stdin=given,
+            pass_fds=rules,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=folder,
@@ -137,25 +146,29 @@ def _watch(process, limits: Limits) -> Ended:
                 data = key.fileobj.read(1 << 20)
                 if data:
                     pipes[key.fileobj] += data
+                    del pipes[process.stderr][WORDS:]
                 elif data == b"":
                     waiting.unregister(key.fileobj)
             now = time.monotonic()
             if now - started > limits.seconds:
                 how = "timeout"
-            elif any(len(kept) > OUTPUT for kept in pipes.values()):
+            elif len(pipes[process.stdout]) > OUTPUT:
                 how = "output"
             elif now - looked > TICK:
                 looked = now
                 how = "memory" if _memory(process.pid) > limits.memory else "exit"
+    if how == "exit":  # whoever closes these pipes may go on without
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, started + limits.seconds - time.monotonic()))
+        how = "timeout" if process.returncode is None else how
     if how != "exit":
         _end(process)
-    process.wait()
     out, err = pipes.values()
     return Ended(
         how,
         process.returncode if how == "exit" else None,
         bytes(out[:OUTPUT]),
-        bytes(err[:4000]).decode(errors="replace"),
+        bytes(err).decode(errors="replace"),
         time.monotonic() - started,
     )
 
@@ -236,19 +249,27 @@ def _environment(home: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _uid():
-    """A user id that no other sandbox has now, since limits on processes are counted by it."""
-    if os.getuid() != 0:
-        yield os.getuid()
-        return
-    folder = Path(tempfile.gettempdir()) / "robcourse-sandboxes"
+def _read_only(content: bytes):
+    """A file of this content that nobody can write, and that has no name."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        again = open(file.name, "rb")  # noqa: SIM115
+    with again:
+        yield again
+
+
+@contextlib.contextmanager
+def _slot():
+    """A number that no other sandbox has now, on this machine: limits are counted by user."""
+    folder = Path(tempfile.gettempdir()) / f"robcourse-sandboxes-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != 0:
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise OSError(f"{folder} belongs to somebody else: remove it")
-    for uid in itertools.cycle(range(FIRST_UID, FIRST_UID + UIDS)):
-        with open(folder / str(uid), "w") as lock:
+    for slot in itertools.cycle(range(SLOTS)):
+        with open(folder / str(slot), "w") as lock:
             if _locked(lock):
-                yield uid
+                yield slot
                 return
         time.sleep(0.01)
 

@@ -21,7 +21,7 @@ class Named(enum.StrEnum):
 class Status(Named):
     """How a submission stands. Every submission has exactly one."""
 
-    OK = "ok", "graded; nothing is left to do"
+    OK = "ok", "graded"
     NEEDS_MANUAL = "needs_manual", "graded as far as a program can; a person grades the rest"
     TIMEOUT = "timeout", "something ran too long and was stopped; the rest counts"
     KERNEL_DIED = "kernel_died", "the student's process ended before it had answered everything"
@@ -41,6 +41,8 @@ class Flag(Named):
     LATE = "late", "the learning platform calls it late"
     PROVISIONAL = "provisional", "points are still to be given by hand, or graded again"
     USES_REFERENCE = "uses_reference", "an answer calls the course's own function for what is asked"
+    NO_SOURCE = "no_source", "an answer was right though the notebook's text defines only the stub"
+    SAME_FILE = "same_file", "another student's file, or the published solution, has the same bytes"
     DIFFERS = "differs_from_notebook", "the notebook's saved verdicts are not the grader's"
     EDITED = "edited", "the checks, or the points of a cell, were changed in the notebook"
     NOT_ON_ROSTER = "not_on_roster", "the roster has no such student"
@@ -58,6 +60,7 @@ class Verdict(Named):
     MISSING = "missing", "the notebook does not define it"
     NOT_RUN = "not run", "there was no answer to judge"
     BY_HAND = "by hand", "a person grades it"
+    OVERRULED = "decided by a person", "a person gave points in the place of the check's"
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,12 @@ class Result:
     maximum: float
     message: str = ""
     comment: str = ""
+
+
+def to_do(results: tuple[Result, ...]) -> str:
+    """What is left to a person, in words; "" if nothing is."""
+    waiting = [f"`{r.exercise}`" for r in results if r.points is None]
+    return f"to be graded by hand: {', '.join(waiting)}" if waiting else ""
 
 
 @dataclass(frozen=True)
