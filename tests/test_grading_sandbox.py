@@ -149,7 +149,7 @@ def test_where_there_is_no_sandbox_it_says_why_and_the_way_out(monkeypatch, tmp_
         assert "bwrap is not installed: `sudo apt install bubblewrap`" in sandbox.missing()
         args = [
             "grade",
-            str(tmp_path),
+            str(tmp_path / "alice.ipynb"),
             "--assignment",
             "01_linear_hypothesis",
             "--out",

@@ -118,6 +118,7 @@ def write(path: Path, text: str) -> None:
 
     Only its owner can read the file.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=".tmp")
     try:
         # A file's name may hold half a character, which UTF-8 cannot: it becomes \udc80.

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from . import written
 from .assignment import Assignment
+from .exports import write
 from .table import Flag, Result, Row, Status, Verdict, to_do
 
 COURSE = "robcourse"
@@ -66,10 +67,10 @@ def publish(course: Path, assignment: Assignment, graded: Iterable[tuple[Row, li
     course.mkdir(parents=True, exist_ok=True)
     config = course / "nbgrader_config.py"
     if not config.exists():
-        _write(config, _CONFIG.format(course=COURSE))
+        write(config, _CONFIG.format(course=COURSE))
     name = assignment.name
-    _write(course / f"source/{name}/{name}.ipynb", assignment.source.read_text(encoding="utf-8"))
-    _write(course / f"release/{name}/{name}.ipynb", _json(assignment.release))
+    write(course / f"source/{name}/{name}.ipynb", assignment.source.read_text(encoding="utf-8"))
+    write(course / f"release/{name}/{name}.ipynb", _json(assignment.release))
     parts = _parts(assignment)
     with _gradebook(course) as book:
         _declare(book, assignment)
@@ -79,7 +80,7 @@ def publish(course: Path, assignment: Assignment, graded: Iterable[tuple[Row, li
                 texts = written.texts(assignment.release, cells)
                 student = _student_id(row.student)
                 clean = _clean(assignment, row, texts)
-                _write(course / f"autograded/{student}/{name}/{name}.ipynb", _json(clean))
+                write(course / f"autograded/{student}/{name}/{name}.ipynb", _json(clean))
                 records.put(row, student, texts, parts)
         book.db.commit()
 
@@ -361,14 +362,6 @@ def _student_id(student: str) -> str:
 
 def _json(notebook: dict) -> str:
     return json.dumps(notebook, indent=1, sort_keys=True) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    """All of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.half")
-    half.write_text(text, encoding="utf-8")
-    half.replace(path)
 
 
 @contextlib.contextmanager
