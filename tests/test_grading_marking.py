@@ -161,6 +161,24 @@ def test_memory_is_named_in_gib():
     assert "more than 6 GiB" in marking._died(ended([], how="memory"), Limits())
 
 
+@pytest.mark.parametrize(
+    ("other", "status", "words"),
+    [
+        ("02_concentration", Status.WRONG_NAME, "named like 02_concentration"),
+        ("", Status.CELLS_MISSING, "none of the exercises"),
+    ],
+)
+def test_a_notebook_without_an_exercise_is_another_assignments_or_empty(
+    course, monkeypatch, other, status, words
+):
+    nothing = [{"alive": True}, {"cells": [], "saved": {}, "uses": {}}, {"end": {}}]
+    monkeypatch.setattr(marking.sandbox, "run", lambda *a, **k: ended(nothing))
+    submission = Submission("a", "a.ipynb", other=other)
+    row = mark(submission, b"{}", course, seed=1, limits=Limits()).row
+    assert (row.status, row.total) == (status, 0.0)
+    assert words in row.reason
+
+
 # The runner's reading
 
 
