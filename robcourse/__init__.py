@@ -8,8 +8,8 @@ import importlib
 
 __version__ = "0.1.0"
 __all__ = [
-    "attacks", "blackbox", "checks", "cli", "data", "grading", "intervals", "linear", "models",
-    "plots", "risk", "runtime", "threat", "training", "widgets", "zoo",
+    "attacks", "blackbox", "bounds", "checks", "cli", "data", "grading", "intervals", "linear",
+    "models", "objectives", "plots", "risk", "runtime", "threat", "training", "widgets", "zoo",
 ]  # fmt: skip
 
 

@@ -6,15 +6,18 @@ examples, and how far the sample may be from the population.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int
+from scipy import optimize, sparse
 from torch import Tensor
 
 from .intervals import clopper_pearson
-from .threat import AttackResult, Certificate
+from .runtime import frozen, validate
+from .threat import AttackResult, Certificate, Threat, margin
 
 SIDES = ("lower", "upper", "exact")
 
@@ -125,6 +128,171 @@ def exact_curve(
     """
     eps = torch.as_tensor(eps, dtype=torch.float64)
     return _counted(eps, torch.as_tensor(right), n, "exact", alpha, label)
+
+
+@dataclass(frozen=True)
+class Risks:
+    """Natural, boundary and robust risk on n examples: natural + boundary = robust.
+
+    What an attack did not break may still break: boundary and robust risk are lower bounds.
+
+    Attributes:
+        natural: the share answered wrongly.
+        boundary: the share answered rightly, and broken.
+        robust: the share answered wrongly somewhere in the threat, as far as was found.
+        n: the number of examples.
+    """
+
+    natural: float
+    boundary: float
+    robust: float
+    n: int
+
+
+@torch.no_grad()
+def decompose(
+    model: Callable,
+    x: Float[Tensor, " n *s"],
+    y: Int[Tensor, " n"],
+    adversarial: AttackResult,
+) -> Risks:
+    """The risks of a model by what an attack found on the same examples.
+
+    The identity natural + boundary = robust holds because x itself is in the threat: an example
+    that is wrong without an attack counts as broken, whatever the attack makes of it.
+
+    Raises:
+        ValueError: another number of examples than the attack's; an example that is wrong at x and
+            unbroken, so that the attack was made for another model; what `validate` refuses.
+
+    Source: Zhang et al., "Theoretically principled trade-off …" (ICML 2019), equation (1).
+    """
+    validate(model, x, y, box=adversarial.threat.box)
+    if len(adversarial.success) != len(y):
+        raise ValueError(f"the attack has {len(adversarial.success)} examples, y has {len(y)}")
+    with frozen(model):
+        wrong = margin(model(x), y) <= 0
+    if (wrong & ~adversarial.success).any():
+        raise ValueError("an example is wrong at x and unbroken: is the attack of another model?")
+    natural, broken = int(wrong.sum()), int(adversarial.success.sum())
+    n = len(y)
+    return Risks(natural / n, (broken - natural) / n, broken / n, n)
+
+
+@dataclass(frozen=True)
+class Transport:
+    """The least robust risk that any classifier has on a labelled sample.
+
+    Attributes:
+        lower, upper: it lies between; equal if `exact`.
+        exact: whether it is known.
+        pairs: [m, 2]: the examples of different classes that conflict.
+        cover: as many examples as `upper` counts, which touch every pair: a classifier that is
+            wrong on them can be robustly right on all others.
+        n: the number of examples.
+    """
+
+    lower: float
+    upper: float
+    exact: bool
+    pairs: Int[Tensor, "m 2"]
+    cover: Int[Tensor, " c"]
+    n: int
+
+    def __float__(self) -> float:
+        return self.lower
+
+
+def optimal_transport(
+    x: Float[Tensor, " n *s"], y: Int[Tensor, " n"], threat: Threat, *, seconds: float = 60.0
+) -> Transport:
+    """The least robust risk of any classifier whatever on this sample.
+
+    Two examples of different classes conflict if some point is allowed around both: if they are
+    at most 2·eps apart (the balls are closed, and a box that holds both holds their middle). No
+    classifier is robustly right on both; and one that is wrong on a vertex cover of the conflict
+    graph can be right on all the rest. With two classes the graph is bipartite, and the smallest
+    cover is as large as the largest matching (König): exact. With more it is an integer program,
+    which HiGHS gets `seconds` for; if it does not finish, there are bounds.
+
+    It speaks of this sample, and not of the distribution that it comes from.
+
+    Raises:
+        ValueError: no time, or what `Threat.validate` refuses.
+
+    Source: Bhagoji, Cullina & Mittal, "Lower bounds on adversarial robustness from optimal
+    transport" (NeurIPS 2019), theorem 1; for more classes Dai et al. (NeurIPS 2023).
+    """
+    threat.validate(None, x, y)
+    if not seconds > 0:
+        raise ValueError(f"seconds is {seconds}; expected a number > 0")
+    pairs = _conflicts(x, y, threat)
+    n = len(y)
+    if not len(pairs):
+        return Transport(0.0, 0.0, True, pairs, pairs.new_empty(0), n)
+    if len(y[pairs.flatten()].unique()) == 2:
+        cover = _koenig(pairs, y)
+        return Transport(len(cover) / n, len(cover) / n, True, pairs, cover, n)
+    cover, least = _cover(pairs, seconds)
+    return Transport(least / n, len(cover) / n, least == len(cover), pairs, cover, n)
+
+
+def _conflicts(x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+    """The pairs i < j of different labels within 2·eps, a block of rows at a time."""
+    flat, p = x.flatten(1).double(), {"linf": torch.inf, "l2": 2.0, "l1": 1.0}[threat.norm]
+    found = []
+    for i in range(0, len(flat), 256):
+        away = torch.cdist(
+            flat[i : i + 256], flat[i:], p, compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        close = (away <= 2 * threat.eps) & (y[i : i + 256, None] != y[None, i:])
+        at = close.nonzero() + i
+        found.append(at[at[:, 0] < at[:, 1]])
+    return torch.cat(found).cpu()
+
+
+def _koenig(pairs: Tensor, y: Tensor) -> Tensor:
+    """A smallest vertex cover of a bipartite graph, from a largest matching.
+
+    What alternating paths from unmatched left ends reach: the cover is the left ends that are not
+    reached, and the right ends that are.
+    """
+    left = y == y[pairs[0, 0]]
+    ends = torch.where(left[pairs[:, :1]], pairs, pairs.flip(1)).numpy()
+    n = len(y)
+    graph = sparse.csr_matrix((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), (n, n))
+    right_of = sparse.csgraph.maximum_bipartite_matching(graph, perm_type="column")
+    left_of = np.full(n, -1)
+    left_of[right_of[right_of >= 0]] = np.flatnonzero(right_of >= 0)
+    todo = [i for i in np.unique(ends[:, 0]) if right_of[i] < 0]
+    lefts, rights = set(todo), set()
+    while todo:
+        i = todo.pop()
+        for j in graph.indices[graph.indptr[i] : graph.indptr[i + 1]]:
+            if j not in rights:
+                rights.add(j)
+                if left_of[j] not in lefts:
+                    lefts.add(left_of[j])
+                    todo.append(left_of[j])
+    cover = sorted({*np.unique(ends[:, 0])} - lefts) + sorted(rights)
+    return torch.tensor([int(i) for i in cover])
+
+
+def _cover(pairs: Tensor, seconds: float) -> tuple[Tensor, int]:
+    """A small vertex cover, and how small one could be at least."""
+    nodes, ends = pairs.unique(return_inverse=True)
+    m, k = len(pairs), len(nodes)
+    rows = np.repeat(np.arange(m), 2)
+    touches = sparse.csr_matrix((np.ones(2 * m), (rows, ends.numpy().ravel())), (m, k))
+    found = optimize.milp(
+        np.ones(k), integrality=np.ones(k), bounds=optimize.Bounds(0, 1),
+        constraints=optimize.LinearConstraint(touches, lb=1), options={"time_limit": seconds},
+    )  # fmt: skip
+    if found.x is None:  # no time for any: all of them, and half as many at least as are matched
+        return nodes, 1
+    cover = nodes[torch.as_tensor(found.x > 0.5)]
+    bound = found.mip_dual_bound if found.status else found.fun
+    return cover, int(np.ceil(bound - 1e-6))
 
 
 _SIGN = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}

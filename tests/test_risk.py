@@ -1,14 +1,17 @@
 """Curves: their side, their interval, and what is refused."""
 
 import dataclasses
+import itertools
+from statistics import NormalDist
 
+import numpy as np
 import pytest
 import torch
 from helpers import rng, unchecked, untouched
 from scipy.stats import binomtest
 
 from robcourse import attacks, linear, risk
-from robcourse.threat import AttackResult, Certificate, Threat
+from robcourse.threat import AttackResult, Certificate, Threat, measure
 
 
 def result(survived: list[bool], eps: float, *, norm: str = "linf", box=(0.0, 1.0)) -> AttackResult:
@@ -139,3 +142,136 @@ def test_a_curve_checks_its_own_fields():
         dataclasses.replace(c, side="above")
     with pytest.raises(ValueError, match="outside its interval"):
         dataclasses.replace(c, low=c.value + 0.1)
+
+
+# Decomposition
+
+
+@pytest.fixture
+def line():
+    """A rule on one input, right above ½, and eight examples."""
+    model = lambda x: torch.cat([torch.full_like(x, 0.5), x], 1)
+    x = torch.tensor([0.1, 0.2, 0.3, 0.45, 0.55, 0.6, 0.7, 0.9])[:, None]
+    y = torch.tensor([0, 0, 1, 0, 1, 0, 1, 1])  # two are wrong at x
+    return model, x, y
+
+
+def test_natural_and_boundary_risk_add_up_and_flips_are_not_won(line):
+    model, x, y = line
+    threat = Threat("linf", 0.08)
+    # A proposal that turns both wrong answers into right ones, and two right ones into wrong ones.
+    proposal = x + torch.tensor([0, 0, 0.08, 0.08, -0.08, -0.08, 0, 0])[:, None]
+    attack = measure(model, proposal, x, y, threat)
+    risks = risk.decompose(model, x, y, attack)
+    assert (risks.natural, risks.boundary, risks.robust) == (2 / 8, 2 / 8, 4 / 8)
+    assert risks.natural + risks.boundary == risks.robust
+
+
+def test_an_attack_of_another_model_or_batch_is_refused(line):
+    model, x, y = line
+    attack = measure(model, x, x, y, Threat("linf", 0.1))
+    with pytest.raises(ValueError, match="has 8 examples, y has 7"):
+        risk.decompose(model, x[:7], y[:7], attack)
+    with pytest.raises(ValueError, match="of another model"):
+        risk.decompose(lambda x: -model(x), x, y, attack)
+
+
+# The least risk of any classifier
+
+
+def brute_force(x: list[float], y: list[int], eps: float, classes: int) -> float:
+    """Every labelling of the line that the closed intervals [x − eps, x + eps] can tell apart."""
+    ends = sorted({round(v + s * eps, 9) for v in x for s in (-1, 1)})
+    points = np.array(sorted({*ends, *((a + b) / 2 for a, b in itertools.pairwise(ends))}))
+    labels = np.array(list(itertools.product(range(classes), repeat=len(points))))
+    right = 0
+    for v, label in zip(x, y, strict=True):
+        inside = np.abs(points - v) <= eps + 1e-9
+        right = right + (labels[:, inside] == label).all(1)
+    return 1 - right.max() / len(x)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_it_is_the_least_over_all_labellings(classes):
+    gen = rng(classes)
+    for _ in range(12):
+        n = 5 - classes + 1
+        x = torch.randint(12, (n,), generator=gen) / 11
+        y = torch.randint(classes, (n,), generator=gen)
+        found = risk.optimal_transport(x[:, None], y, Threat("linf", 1 / 11))
+        wanted = brute_force(x.tolist(), y.tolist(), 1 / 11, classes)
+        assert found.exact
+        assert found.lower == found.upper == pytest.approx(wanted, abs=1e-12), (x, y)
+
+
+def independent(pairs, n: int) -> int:
+    """The largest set of examples without a conflict, over all sets."""
+    sets = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
+    clash = np.zeros(len(sets), bool)
+    for i, j in pairs:
+        clash |= (sets[:, i] & sets[:, j]).astype(bool)
+    return sets.sum(1)[~clash].max()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_it_is_a_smallest_cover_of_the_conflicts(norm, classes):
+    for seed in range(6):
+        x = torch.rand(13, 2, generator=rng(seed))
+        y = torch.randint(classes, (13,), generator=rng(seed + 50))
+        threat = Threat(norm, 0.12)
+        found = risk.optimal_transport(x, y, threat)
+        order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
+        apart = np.linalg.norm((x[:, None] - x[None]).double().numpy(), order, axis=2)
+        every = itertools.combinations(range(13), 2)
+        wanted = [(i, j) for i, j in every if y[i] != y[j] and apart[i, j] <= 0.24]
+        assert sorted(map(tuple, found.pairs.tolist())) == wanted
+        assert found.exact
+        assert found.lower == found.upper == pytest.approx(1 - independent(wanted, 13) / 13)
+        cover = set(found.cover.tolist())
+        assert len(cover) == round(found.upper * 13)
+        assert all(i in cover or j in cover for i, j in wanted)
+        assert float(found) == found.lower
+
+
+def test_two_atoms_conflict_up_to_twice_eps_and_not_beyond():
+    x, y = torch.tensor([[0.25], [0.75]]), torch.tensor([0, 1])
+    assert float(risk.optimal_transport(x, y, Threat("linf", 0.25))) == 0.5
+    assert float(risk.optimal_transport(x, y, Threat("linf", 0.2499))) == 0.0
+
+
+def test_a_star_costs_one_error_and_not_its_degree():
+    x = torch.tensor([[0.5], [0.4], [0.45], [0.55], [0.6]])
+    y = torch.tensor([1, 0, 0, 0, 0])
+    found = risk.optimal_transport(x, y, Threat("linf", 0.06))
+    assert len(found.pairs) == 4
+    assert found.lower == 1 / 5
+    assert found.cover.tolist() == [0]
+
+
+def test_three_classes_at_one_point_cost_two_errors_of_three():
+    x, y = torch.full((3, 2), 0.5), torch.tensor([0, 1, 2])
+    found = risk.optimal_transport(x, y, Threat("l2", 0.1))
+    assert found.exact
+    assert found.lower == pytest.approx(2 / 3)
+
+
+def test_on_a_large_gaussian_sample_it_is_near_the_closed_form():
+    n, eps = 3000, 0.5
+    y = torch.arange(n) % 2
+    x = (2.0 * y - 1 + torch.randn(n, generator=rng(0)))[:, None].double()
+    found = risk.optimal_transport(x, y, Threat("linf", eps, None))
+    truth = NormalDist().cdf(-(1 - eps))  # of the best rule, the sign
+    assert abs(found.lower - truth) < 3 * (truth * (1 - truth) / n) ** 0.5
+
+
+def test_without_time_there_are_bounds():
+    gen = rng(1)
+    x, y = torch.rand(400, 2, generator=gen), torch.randint(3, (400,), generator=gen)
+    found = risk.optimal_transport(x, y, Threat("l2", 0.05), seconds=1e-3)
+    full = risk.optimal_transport(x, y, Threat("l2", 0.05))
+    assert found.lower <= full.lower <= full.upper <= found.upper
+    cover = set(found.cover.tolist())
+    assert all(i in cover or j in cover for i, j in found.pairs.tolist())
+    with pytest.raises(ValueError, match="seconds is 0"):
+        risk.optimal_transport(x, y, Threat("l2", 0.05), seconds=0.0)

@@ -1,6 +1,7 @@
 """The loop: against an independent optimum, and the same bits however often it was stopped."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from helpers import random_state, rng, same, unchecked, untouched
 from scipy.optimize import minimize
 from torch import nn
 
-from robcourse import data, models, training
+from robcourse import data, models, objectives, training
+from robcourse.threat import Threat
 from robcourse.training import fit, standard
 
 
@@ -316,3 +318,118 @@ def test_trains_and_resumes_on_cuda(small, tmp_path):
     # cuDNN may choose another algorithm from run to run, so not bit for bit.
     for a, b in zip(bits(whole), bits(resumed), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+# What a run may also do
+
+
+def test_flips_and_shifts_move_each_image_as_a_whole(global_random):
+    x = torch.rand(64, 2, 6, 5, generator=rng(0)) + 0.1
+    torch.manual_seed(0)
+    moved = training.flips_and_shifts(2)(x)
+    assert moved.shape == x.shape
+    padded = torch.nn.functional.pad(x, (2,) * 4)
+    kinds = set()
+    for image, whole in zip(moved, padded, strict=True):
+        found = [
+            (flip, i, j)
+            for flip in (False, True)
+            for i in range(5)
+            for j in range(5)
+            if torch.equal(image, (whole.flip(-1) if flip else whole)[:, i : i + 6, j : j + 5])
+        ]
+        assert len(found) == 1, "each image is one crop of its padded self, mirrored or not"
+        kinds.add(found[0])
+    assert {flip for flip, _, _ in kinds} == {False, True}
+    assert len({(i, j) for _, i, j in kinds}) > 15
+    still = training.flips_and_shifts(0, flip=False)(x)
+    assert torch.equal(still, x)
+
+
+def test_the_rate_rises_in_a_line_and_falls_on_half_a_cosine():
+    rate = training._rate(100, 0.2)
+    rises = [rate(t) for t in range(20)]
+    assert rises == pytest.approx([(t + 1) / 21 for t in range(20)])
+    falls = [rate(t) for t in (20, 60, 99)]
+    assert falls == pytest.approx([1.0, 0.5, 0.5 * (1 + math.cos(math.pi * 79 / 80))])
+    plain = training._rate(10, 0.0)
+    assert [plain(t) for t in range(10)] == pytest.approx(
+        [0.5 * (1 + math.cos(math.pi * t / 10)) for t in range(10)]
+    )
+
+
+@pytest.fixture
+def images():
+    x = torch.rand(60, 1, 8, 8, generator=rng(0))
+    y = (x[:, 0, :4].mean((1, 2)) > x[:, 0, 4:].mean((1, 2))).long()
+    return x, y
+
+
+def test_the_fast_form_learns_the_same_and_leaves_an_ordinary_model(images):
+    x, y = images
+    logs = {}
+    for fast in (False, True):
+        model = models.small_conv((1, 8, 8), 2, width=4)
+        logs[fast] = fit(model, x, y, standard(), epochs=6, lr=1e-2, batch=20, fast=fast)
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        assert all(p.is_contiguous() for p in model.parameters())
+        assert model(x).dtype == torch.float32
+    assert logs[True].loss.tolist() == pytest.approx(logs[False].loss.tolist(), rel=0.1)
+    assert logs[True].loss.tolist() != logs[False].loss.tolist(), "it is another arithmetic"
+
+
+def test_the_best_epoch_is_kept_and_a_resumed_run_knows_it(images, tmp_path):
+    x, y = images
+    threat = Threat("linf", 0.05)
+    options = {"epochs": 6, "lr": 3e-2, "batch": 20, "robust": threat, "keep": "best",
+               "validation": (x[40:], y[40:]), "augment": training.flips_and_shifts(1)}  # fmt: skip
+    new = lambda: models.small_conv((1, 8, 8), 2, width=2)
+    snapshots, whole = [], new()
+    keep = lambda log: snapshots.append({k: v.clone() for k, v in whole.state_dict().items()})
+    log = fit(whole, x[:40], y[:40], standard(), on_epoch=keep, **options)
+    assert log.robust_upper.shape == (6,)
+    assert (log.robust_upper <= log.accuracy + 1e-12).all()
+    assert log.kept == int(log.robust_upper.argmax()), "of equal ones the first"
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, snapshots[log.kept][name]), name
+
+    def stop(log):
+        if len(log.loss) == 4:
+            raise KeyboardInterrupt
+
+    path, again = tmp_path / "run.pt", new()
+    with pytest.raises(KeyboardInterrupt):
+        fit(again, x[:40], y[:40], standard(), checkpoint=path, on_epoch=stop, **options)
+    again = new()
+    other = fit(again, x[:40], y[:40], standard(), checkpoint=path, **options)
+    assert (other.kept, other.robust_upper.tolist()) == (log.kept, log.robust_upper.tolist())
+    for name, value in again.state_dict().items():
+        assert torch.equal(value, whole.state_dict()[name]), name
+
+
+def test_an_objective_is_told_how_far_the_run_is(images):
+    x, y = images
+    seen = []
+
+    class Told(objectives.Objective):
+        def at(self, progress):
+            seen.append(progress)
+            return self
+
+    fit(models.mlp(64, 2), x, y, Told(), epochs=3, lr=1e-2, batch=20)
+    assert seen == pytest.approx([i / 9 for i in range(9)])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"warmup": 1.0}, "warmup is 1.0"),
+        ({"warmup": -0.1}, "warmup is -0.1"),
+        ({"keep": "first"}, "keep is 'first'; allowed: 'last', 'best'"),
+        ({"keep": "best"}, "need a validation set"),
+        ({"robust": Threat("linf", 0.1)}, "need a validation set"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(images, options, words):
+    with pytest.raises(ValueError, match=words):
+        fit(models.mlp(64, 2), *images, standard(), epochs=1, lr=1e-2, **options)

@@ -30,13 +30,15 @@ class Card:
         seed: of the initial weights and of the training.
         data, data_sha256: the data set, with its classes, and the hash of its raw bytes.
         epochs: passes over the training set.
+        kept: the epoch, from 0, whose weights these are.
         seconds: wall time of the training.
         hardware, versions, date: where and when it ran.
         clean: accuracy on the test set: `accuracy`, `n`, and the exact two-sided interval
             [`low`, `high`] at `level`.
         spread: the same accuracy when the recipe is run with each of `seeds`.
-        robust: attacks on the same n examples; each has its settings and `accuracy_upper`, an
-            upper bound on robust accuracy.
+        robust: for each threat the attacks that were tried on the first n test images, one after
+            the other, with what each left; `accuracy_upper`, an upper bound on robust accuracy,
+            and the interval of that share.
         weights_sha256, weights_bytes: of the file of weights, in half precision.
     """
 
@@ -48,6 +50,7 @@ class Card:
     data: str
     data_sha256: str
     epochs: int
+    kept: int
     seconds: float
     hardware: str
     versions: dict

@@ -5,15 +5,16 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
-from robcourse import attacks, data, intervals, training
+from robcourse import attacks, blackbox, data, intervals, training
 from robcourse.threat import Threat, margin
 
-from . import Card, build, pack, unpack
+from . import Card, build, load, pack, unpack
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,14 @@ class Recipe:
     Attributes:
         data, classes: the data set and the classes kept; None keeps all.
         architecture, arguments: a builder of `robcourse.models` and what it is given.
-        epochs, lr, batch, weight_decay, seed: for `training.fit`.
-        threats: what PGD is tried with afterwards.
+        epochs, lr, batch, weight_decay, warmup, fast, seed: for `training.fit`.
+        objective: what is trained.
+        shifts: pixels by which images are shifted, after a coin for mirroring; None: as they are.
+        held: the last of the training images, kept out of training to choose the epoch by robust
+            accuracy in the first of `threats`; 0: the last epoch is kept.
+        threats: what the attacks are tried with afterwards.
+        measured: how many test images they get, the first ones; None: all.
+        seeds: the recipe is also run with these, to see what of a number is chance.
     """
 
     data: str
@@ -35,10 +42,17 @@ class Recipe:
     lr: float
     batch: int = 64
     weight_decay: float = 1e-2
+    warmup: float = 0.0
+    fast: bool = False
     seed: int = 0
+    objective: Callable = field(default_factory=training.standard)
+    shifts: int | None = None
+    held: int = 0
     threats: tuple[Threat, ...] = field(
         default=(Threat("linf", 1 / 16), Threat("linf", 2 / 16), Threat("l2", 0.5))
     )
+    measured: int | None = None
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
     def dataset(self) -> data.Dataset:
         """The data of this recipe."""
@@ -46,97 +60,197 @@ class Recipe:
         return whole if self.classes is None else whole.only(*self.classes)
 
 
-#: The attack with which a card's upper bounds on robust accuracy are measured.
-ATTACK = {"steps": 50, "restarts": 5, "loss": "margin", "seed": 0}
-
-RECIPES = {
-    "digits-3v8-standard": Recipe(
-        "digits", (3, 8), "mlp", {"inputs": 64, "classes": 2, "hidden": (16, 16)}, 60, 1e-2
-    ),
-    "digits-3v8-conv": Recipe(
-        "digits", (3, 8), "small_conv", {"shape": (1, 8, 8), "classes": 2, "width": 4}, 40, 1e-2
-    ),
-    "digits-conv": Recipe(
-        "digits", None, "small_conv", {"shape": (1, 8, 8), "classes": 10, "width": 8}, 60, 1e-2
-    ),
+#: The attacks with which a card's upper bounds on robust accuracy are measured, one after the
+#: other on what is left; an image that one of them breaks is broken.
+ATTACKS = {
+    "apgd-ce": {"steps": 100, "restarts": 1, "loss": "ce"},
+    "apgd-targeted": {"steps": 100, "restarts": 1, "targets": 9},
+    "square": {"queries": 1000},
 }
 
+_DIGITS = {"data": "digits", "lr": 1e-2}
+_MLP = {"architecture": "mlp", "arguments": {"inputs": 64, "classes": 2, "hidden": (16, 16)}}
 
-#: The recipe is also run with these seeds, to see what of a number is chance.
-SEEDS = (0, 1, 2, 3, 4)
+_CIFAR_MEAN, _CIFAR_SD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
+_LINF, _L2 = Threat("linf", 8 / 255), Threat("l2", 0.5)
+
+
+def _cifar(objective, epochs: int, lr: float = 3e-3, **more) -> Recipe:
+    """The network and the data are the same for all; what differs is the objective."""
+    arguments = {"shape": (3, 32, 32), "classes": 10, "width": 32,
+                 "mean": _CIFAR_MEAN, "std": _CIFAR_SD}  # fmt: skip
+    return Recipe(
+        "cifar10", None, "small_conv", arguments, epochs, lr, objective=objective,
+        **{"batch": 128, "weight_decay": 5e-2, "warmup": 0.2, "fast": True, "shifts": 4,
+           "threats": (Threat("linf", 2 / 255), _LINF, _L2), "measured": 1000, "seeds": (0,)}
+        | more,
+    )  # fmt: skip
+
+
+def _attacked(objective, *threats: Threat, **more) -> Recipe:
+    """Adversarially, in the fast form, with early stopping."""
+    threats = threats or (_LINF, Threat("linf", 2 / 255), _L2)
+    given = {"epochs": 15, "held": 1000, "threats": threats}
+    return _cifar(objective, **given | more)
+
+
+def _fashion(objective, **more) -> Recipe:
+    given = {
+        "architecture": "small_conv", "arguments": {"shape": (1, 28, 28), "classes": 10},
+        "epochs": 15, "lr": 3e-3, "batch": 128, "weight_decay": 1e-2, "warmup": 0.2, "fast": True,
+        "threats": (Threat("linf", 0.1),), "measured": 1000, "seeds": (0,),
+    }  # fmt: skip
+    return Recipe("fashion", None, objective=objective, **given | more)
+
+
+RECIPES = {
+    "digits-3v8-standard": Recipe(classes=(3, 8), epochs=60, **_MLP, **_DIGITS),
+    "digits-3v8-linf": Recipe(
+        classes=(3, 8), epochs=60, warmup=0.2, **_MLP, **_DIGITS,
+        objective=training.adversarial(Threat("linf", 2 / 16), steps=10),
+    ),
+    "digits-3v8-noise": Recipe(
+        classes=(3, 8), epochs=60, **_MLP, **_DIGITS, objective=training.noise(0.25)
+    ),
+    "digits-3v8-conv": Recipe(
+        classes=(3, 8), epochs=40, architecture="small_conv",
+        arguments={"shape": (1, 8, 8), "classes": 2, "width": 4}, **_DIGITS,
+    ),
+    "digits-conv": Recipe(
+        classes=None, epochs=60, architecture="small_conv",
+        arguments={"shape": (1, 8, 8), "classes": 10, "width": 8}, **_DIGITS,
+    ),
+    "fashion-standard": _fashion(training.standard()),
+    "fashion-linf": _fashion(training.adversarial(Threat("linf", 0.1), steps=3), held=1000),
+    "fashion-ibp": _fashion(
+        training.ibp(Threat("linf", 0.1)), lr=1e-3, fast=False, epochs=20,
+        arguments={"shape": (1, 28, 28), "classes": 10, "width": 16, "batch_norm": False},
+    ),
+    "cifar10-standard": _cifar(training.standard(), 30),
+    **{f"cifar10-noise-{s:.2f}": _cifar(training.noise(s), 25) for s in (0.12, 0.25, 0.50, 1.00)},
+    "cifar10-sam": _cifar(training.sam(0.05), 20),
+    "cifar10-linf": _attacked(training.adversarial(_LINF, steps=2)),
+    **{f"cifar10-trades-beta{b:g}": _attacked(training.trades(_LINF, b, steps=2))
+       for b in (1.0, 3.0, 6.0)},
+    "cifar10-l2": _attacked(training.adversarial(_L2, steps=2), _L2, _LINF),
+    "cifar10-awp": _attacked(training.awp(5e-3, training.adversarial(_LINF, steps=2))),
+}  # fmt: skip
 
 
 def make(name: str) -> tuple[bytes, Card]:
     """Train the model `name` and measure it: the bytes of its weights, and its card.
 
+    A run that was stopped goes on where it was: its checkpoint lies beside the data.
+    """
+    recipe = RECIPES[name]
+    dataset = recipe.dataset()
+    runs = {seed: _train(name, recipe, dataset, seed) for seed in {*recipe.seeds, recipe.seed}}
+    model, log = runs[recipe.seed]
+    shares = [round(_clean(runs[s][0], dataset)["accuracy"], 4) for s in sorted(runs)]
+    trained = {"seconds": round(log.seconds.sum().item(), 2), "kept": log.kept,
+               "spread": {"seeds": sorted(runs), "accuracy": shares}}  # fmt: skip
+    return measure(name, model, trained)
+
+
+def measure(name: str, model: nn.Module | None = None, trained: dict | None = None):
+    """The bytes and the card of a trained model; without one, of the weights that are there.
+
     Measured is what `load` will give: the weights after their rounding to half precision.
     """
     recipe = RECIPES[name]
     dataset = recipe.dataset()
-    runs = {seed: _train(recipe, dataset, seed) for seed in sorted({*SEEDS, recipe.seed})}
-    model, seconds = runs[recipe.seed]
+    if model is None:
+        model, old = load(name)
+        trained = {"seconds": old.seconds, "spread": old.spread, "kept": old.kept}
     raw = pack(model)
-    shares = [round(_clean(run, dataset)["accuracy"], 4) for run, _ in runs.values()]
     card = Card(
         name=name,
         architecture=recipe.architecture,
         arguments=recipe.arguments,
-        recipe=_words(recipe),
+        recipe=words(recipe),
         seed=recipe.seed,
         data=dataset.name,
         data_sha256=dataset.sha256,
         epochs=recipe.epochs,
-        seconds=round(seconds, 2),
+        **trained,
         hardware=f"CPU, {os.cpu_count()} cores, threads used: {torch.get_num_threads()}",
         versions=versions(),
         date=datetime.date.today().isoformat(),
         clean=_clean(model, dataset),
-        spread={"seeds": list(runs), "accuracy": shares},
-        robust=[_robust(model, dataset, threat) for threat in recipe.threats],
+        robust=[_robust(model, dataset, threat, recipe.measured) for threat in recipe.threats],
         weights_sha256=hashlib.sha256(raw).hexdigest(),
         weights_bytes=len(raw),
     )
     return raw, card
 
 
-def _train(recipe: Recipe, dataset: data.Dataset, seed: int) -> tuple[nn.Module, float]:
-    """The trained model, rounded as it will be stored, and the seconds that it took."""
+def checkpoint(name: str, seed: int):
+    """Where an unfinished run is kept."""
+    return data.folder() / "checkpoints" / f"{name}-{seed}.pt"
+
+
+def _train(name: str, recipe: Recipe, dataset: data.Dataset, seed: int):
+    """The trained model, rounded as it will be stored, and its log."""
     model = build(recipe.architecture, {**recipe.arguments, "seed": seed})
+    cut = len(dataset.train_y) - recipe.held
+    x, y = dataset.train_x, dataset.train_y
+    early = {} if not recipe.held else {
+        "validation": (x[cut:], y[cut:]), "robust": recipe.threats[0], "keep": "best",
+    }  # fmt: skip
+    augment = None if recipe.shifts is None else training.flips_and_shifts(recipe.shifts)
     log = training.fit(
-        model, dataset.train_x, dataset.train_y, training.standard(), epochs=recipe.epochs,
-        lr=recipe.lr, batch=recipe.batch, weight_decay=recipe.weight_decay, seed=seed,
+        model, x[:cut], y[:cut], recipe.objective, epochs=recipe.epochs, lr=recipe.lr,
+        batch=recipe.batch, weight_decay=recipe.weight_decay, warmup=recipe.warmup,
+        augment=augment, fast=recipe.fast, seed=seed, **early,
+        checkpoint=checkpoint(name, seed) if len(x) > 10_000 else None,
     )  # fmt: skip
     model.load_state_dict(unpack(pack(model)))
-    return model, log.seconds.sum().item()
+    return model, log
 
 
 @torch.no_grad()
-def _clean(model: nn.Module, dataset: data.Dataset, level: float = 0.95) -> dict:
-    k = int((margin(model(dataset.test_x), dataset.test_y) > 0).sum())
-    n = len(dataset.test_y)
+def _clean(model: nn.Module, dataset: data.Dataset) -> dict:
+    parts = zip(dataset.test_x.split(1000), dataset.test_y.split(1000), strict=True)
+    k = sum(int((margin(model(x), y) > 0).sum()) for x, y in parts)
+    return _share(k, len(dataset.test_y), "accuracy")
+
+
+def _robust(model: nn.Module, dataset: data.Dataset, threat: Threat, most: int | None) -> dict:
+    """Attack after attack on what is left, and what each leaves."""
+    x, y = dataset.test_x[:most], dataset.test_y[:most]
+    left, after = torch.arange(len(y)), {}
+    for attack, settings in ATTACKS.items():
+        settings = dict(settings)
+        if "targets" in settings:
+            settings["targets"] = min(settings["targets"], len(dataset.classes) - 1)
+        run = blackbox.square if attack == "square" else attacks.apgd
+        found = [run(model, x[at], y[at], threat, seed=0, **settings).success
+                 for at in left.split(250) if len(at)]  # fmt: skip
+        left = left[~torch.cat(found)] if found else left
+        after[attack] = {**settings, "left": len(left)}
+    box = None if threat.box is None else list(threat.box)
+    return {"norm": threat.norm, "eps": threat.eps, "box": box, "attacks": after,
+            **_share(len(left), len(y), "accuracy_upper")}  # fmt: skip
+
+
+def _share(k: int, n: int, name: str, level: float = 0.95) -> dict:
     low, high = intervals.clopper_pearson(k, n, 1 - level)
-    return {
-        "accuracy": round(k / n, 6),
-        "n": n,
-        "level": level,
-        "low": low.item(),
-        "high": high.item(),
-    }
+    return {name: round(k / n, 6), "n": n, "level": level, "low": low.item(), "high": high.item()}
 
 
-def _robust(model: nn.Module, dataset: data.Dataset, threat: Threat) -> dict:
-    result = attacks.pgd(model, dataset.test_x, dataset.test_y, threat, **ATTACK)
-    return {"attack": "pgd", **ATTACK, "norm": threat.norm, "eps": threat.eps,
-            "box": list(threat.box), "n": len(dataset.test_y),
-            "accuracy_upper": round(result.robust_accuracy_upper, 6)}  # fmt: skip
-
-
-def _words(r: Recipe) -> str:
-    return (
-        f"cross-entropy on the training half, AdamW, {r.epochs} epochs, batch {r.batch}, "
-        f"lr {r.lr:g} falling to 0 on half a cosine, weight decay {r.weight_decay:g}; "
-        "weights rounded to float16"
-    )
+def words(r: Recipe) -> str:
+    """The recipe, as the card prints it."""
+    parts = [
+        f"{r.objective!r}",
+        f"AdamW, {r.epochs} epochs, batch {r.batch}",
+        f"lr {r.lr:g} falling to 0 on half a cosine"
+        + (f" after a rise over {r.warmup:.0%} of the run" if r.warmup else ""),
+        f"weight decay {r.weight_decay:g}",
+    ]
+    parts += [f"mirrored and shifted by up to {r.shifts} pixels"] if r.shifts is not None else []
+    parts += ["bfloat16 arithmetic"] if r.fast else []
+    parts += [f"best epoch by robust accuracy on {r.held} held-out images"] if r.held else []
+    return "; ".join([*parts, "weights rounded to float16"])
 
 
 def versions() -> dict:
