@@ -4,10 +4,12 @@ The package is not imported here: jaxtyping's hook is installed after this file 
 module that was imported before goes unchecked.
 """
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
-from helpers import random_state, same
+from helpers import missing, random_state, same
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -37,6 +39,31 @@ def global_random():
     with torch.random.fork_rng():
         yield
     np.random.set_state(numpy)  # noqa: NPY002
+
+
+#: As root and on a closed network; nothing that Chromium asks of its makers is a fault of the page.
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, without a window."""
+    try:
+        from playwright.sync_api import Error, sync_playwright
+    except ImportError:
+        missing("playwright is not installed: pip install -r requirements.txt")
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    found = next(filter(None, map(shutil.which, names)), None)  # else playwright's own, if any
+    with sync_playwright() as playwright:
+        try:
+            chromium = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        except Error as e:
+            missing(f"no browser: apt-get install chromium ({str(e).splitlines()[0]})")
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(autouse=True)

@@ -23,11 +23,6 @@ from robcourse.grading.table import Flag, Result, Row, Status, Verdict
 
 NAME = "07_small"
 STUB = "*Write your answer here.*"
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-]  # fmt: skip
-
 #: Texts that would do something in the page if formgrader showed them as they are.
 LIVE = {
     "script": "<script>window.hacked = 1</script>",
@@ -621,24 +616,6 @@ def test_points_given_over_formgraders_own_interface(server, small):
     (done,) = gradebook.merge(course, small, [row()])
     assert (done.status, done.total) == (Status.OK, 2 + 2.5 + 5 + 1)
     assert by_name(done)["proof"].comment == "Nearly."
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import Error, sync_playwright
-
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    program = next(filter(None, map(shutil.which, names)), None)
-    with sync_playwright() as playwright:
-        try:
-            chromium = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        except Error as error:
-            why = f"no browser: apt-get install chromium ({str(error).splitlines()[0]})"
-            if os.environ.get("ROBCOURSE_REQUIRE_BROWSER") == "1":
-                pytest.fail(why)
-            pytest.skip(why)
-        yield chromium
-        chromium.close()
 
 
 def opened(browser, site, ask, student):

@@ -3,7 +3,6 @@ student's."""
 
 import functools
 import re
-import shutil
 import statistics
 import unicodedata
 from collections import Counter
@@ -16,7 +15,6 @@ import torch
 from bs4 import BeautifulSoup
 from hypothesis import given
 from hypothesis import strategies as st
-from test_pages import FLAGS, missing
 
 from robcourse import checks
 from robcourse.checks import messages
@@ -547,23 +545,6 @@ def test_an_assignment_of_ones_own_needs_no_headings():
 
 
 # In a browser.
-
-
-@pytest.fixture(scope="module")
-def browser():
-    try:
-        from playwright.sync_api import Error, sync_playwright
-    except ImportError:
-        missing("playwright is not installed: pip install -r requirements.txt")
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    with sync_playwright() as playwright:
-        try:
-            chromium = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        except Error as e:
-            missing(f"no browser: apt-get install chromium ({str(e).splitlines()[0]})")
-        yield chromium
-        chromium.close()
 
 
 @functools.cache

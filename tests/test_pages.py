@@ -6,8 +6,6 @@ with ROBCOURSE_REQUIRE_BROWSER=1 (set by `.ci/run`) they fail.
 
 import functools
 import http.server
-import os
-import shutil
 import threading
 from collections import Counter
 from pathlib import Path
@@ -17,6 +15,7 @@ import nbformat
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from helpers import missing
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build" / "html"
@@ -29,20 +28,7 @@ PAGES = sorted(
 )
 NOTEBOOKS = [p for p in PAGES if (ROOT / p).with_suffix(".ipynb").exists()]
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
-#: As root and on a closed network; nothing that Chromium asks of its makers is a fault of the page.
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-]  # fmt: skip
-
 pytestmark = pytest.mark.page
-
-
-def missing(what: str) -> None:
-    """Skip, or fail where the run must be complete."""
-    if os.environ.get("ROBCOURSE_REQUIRE_BROWSER") == "1":
-        pytest.fail(what)
-    pytest.skip(what)
 
 
 @functools.cache
@@ -71,23 +57,6 @@ def site(book):
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser(book):
-    try:
-        from playwright.sync_api import Error, sync_playwright
-    except ImportError:
-        missing("playwright is not installed: pip install -r requirements.txt")
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    found = next(filter(None, map(shutil.which, names)), None)  # else playwright's own, if any
-    with sync_playwright() as playwright:
-        try:
-            chromium = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        except Error as e:
-            missing(f"no browser: apt-get install chromium ({str(e).splitlines()[0]})")
-        yield chromium
-        chromium.close()
 
 
 class Visit:

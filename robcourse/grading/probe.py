@@ -58,7 +58,7 @@ def rights() -> str | None:
 def reads(files: list[str]) -> str | None:
     """None of the grader's files, and nothing of the system's that tells who is there."""
     seen = [f for f in files if Path(f).exists()]
-    seen += [f for f in ("/etc/shadow", "/etc/passwd", "/root/.ssh", "/home") if Path(f).exists()]
+    seen += [f for f in ("/etc/shadow", "/etc/passwd", "/home") if Path(f).exists()]
     return f"saw {', '.join(seen)}" if seen else None
 
 
