@@ -15,7 +15,7 @@ from jaxtyping import Float, Float64, Int
 from scipy import optimize, sparse
 from torch import Tensor
 
-from .intervals import clopper_pearson
+from .intervals import clopper_pearson, text
 from .runtime import frozen, validate
 from .threat import AttackResult, Certificate, Threat, margin
 
@@ -224,9 +224,21 @@ def optimal_transport(
     transport" (NeurIPS 2019), theorem 1; for more classes Dai et al. (NeurIPS 2023).
     """
     threat.validate(None, x, y)
+    return floor_of(_conflicts(x, y, threat), y, seconds=seconds)
+
+
+def floor_of(
+    pairs: Int[Tensor, "m 2"], y: Int[Tensor, " n"], *, seconds: float = 60.0
+) -> Transport:
+    """`optimal_transport` of conflicts that are already known, each pair once.
+
+    Raises:
+        ValueError: no time, or a pair of one label.
+    """
     if not seconds > 0:
         raise ValueError(f"seconds is {seconds}; expected a number > 0")
-    pairs = _conflicts(x, y, threat)
+    if (y[pairs[:, 0]] == y[pairs[:, 1]]).any():
+        raise ValueError("pairs holds two examples of one label; those never conflict")
     n = len(y)
     if not len(pairs):
         return Transport(0.0, 0.0, True, pairs, pairs.new_empty(0), n)
@@ -235,6 +247,88 @@ def optimal_transport(
         return Transport(len(cover) / n, len(cover) / n, True, pairs, cover, n)
     cover, least = _cover(pairs, seconds)
     return Transport(least / n, len(cover) / n, least == len(cover), pairs, cover, n)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table of results: clean and robust accuracy on the same examples, or nothing.
+
+    Attributes:
+        name: of the model.
+        clean: how many of the n are right untouched.
+        robust: how many of the same n are still right under the threat, as far as `by` knows.
+        n: the number of examples.
+        threat: what was allowed.
+        side: "upper" (what an attack left), "lower" (what was proved) or "exact".
+        by: the attack or the certificate, with its settings.
+        chosen: how the checkpoint was chosen, such as "last epoch" or "robust validation".
+
+    Raises:
+        ValueError: one of the two accuracies is missing, counts that do not go together, another
+            side, words that are missing, a checkpoint chosen on the test set.
+    """
+
+    name: str
+    clean: int | None
+    robust: int | None
+    n: int
+    threat: Threat
+    side: str
+    by: str
+    chosen: str
+
+    def __post_init__(self):
+        for missing in (k for k in ("clean", "robust") if getattr(self, k) is None):
+            raise ValueError(
+                f"{self.name}: {missing} is None; one accuracy says nothing without the other: a "
+                "constant rule is as robust as it is right, and the usual network is only right"
+            )
+        if not 0 <= self.clean <= self.n or not 0 <= self.robust <= self.n or self.n < 1:
+            raise ValueError(f"{self.name}: got {self.clean} and {self.robust} of n = {self.n}")
+        if self.robust > self.clean:
+            raise ValueError(
+                f"{self.name}: {self.robust} robustly right of {self.clean} right; were wrong "
+                "examples that became right counted, or are the examples not the same?"
+            )
+        if self.side not in SIDES:
+            raise ValueError(f"side is {self.side!r}; allowed: {', '.join(map(repr, SIDES))}")
+        for field in ("name", "by", "chosen"):
+            if not getattr(self, field).strip():
+                raise ValueError(f"{self.name}: {field} is empty; a reader has to know it")
+        if "test" in self.chosen.lower():
+            raise ValueError(
+                f"{self.name}: chosen is {self.chosen!r}; what was chosen on the test set looks "
+                "better there than it is: choose on held-out training data"
+            )
+
+
+def report(lines: Sequence[Line], *, alpha: float = 0.05) -> str:
+    """A Markdown table of results that can be compared, each share with its interval.
+
+    Raises:
+        ValueError: no lines; lines of different threats, sides or numbers of examples.
+    """
+    if not lines:
+        raise ValueError("lines is empty; expected a Line for each model")
+    kinds = [(line.threat, line.side, line.n) for line in lines]
+    for at, what in enumerate(("threats", "sides", "numbers of examples")):
+        different = sorted({str(kind[at]) for kind in kinds})
+        if len(different) > 1:
+            raise ValueError(
+                f"the lines have different {what}: {', '.join(different)}; one table compares "
+                "models under one threat, from one side, on the same examples"
+            )
+    first = lines[0]
+    sign = {"upper": "≤", "lower": "≥", "exact": "="}[first.side]
+    threat = f"{_SIGN[first.threat.norm]}, ε = {first.threat.eps:.4g}"
+    rows = [
+        f"| model | clean | robust ({sign}), {threat} | by | checkpoint |",
+        "|---|---|---|---|---|",
+    ]
+    for line in lines:
+        clean, robust = (text(k, line.n, alpha=alpha) for k in (line.clean, line.robust))
+        rows.append(f"| {line.name} | {clean} | {robust} | {line.by} | {line.chosen} |")
+    return "\n".join(rows)
 
 
 def _conflicts(x: Tensor, y: Tensor, threat: Threat) -> Tensor:

@@ -275,3 +275,70 @@ def test_without_time_there_are_bounds():
     assert all(i in cover or j in cover for i, j in found.pairs.tolist())
     with pytest.raises(ValueError, match="seconds is 0"):
         risk.optimal_transport(x, y, Threat("l2", 0.05), seconds=0.0)
+
+
+def test_known_conflicts_give_the_same_floor_and_a_pair_of_one_label_is_refused():
+    x, y = torch.rand(40, 2, generator=rng(3)), torch.randint(2, (40,), generator=rng(4))
+    whole = risk.optimal_transport(x, y, Threat("linf", 0.05))
+    again = risk.floor_of(whole.pairs, y)
+    assert (again.lower, again.upper, again.exact) == (whole.lower, whole.upper, True)
+    assert len(whole.pairs) > 0
+    with pytest.raises(ValueError, match="two examples of one label"):
+        risk.floor_of(torch.tensor([[0, 1]]), torch.tensor([1, 1]))
+    with pytest.raises(ValueError, match="seconds is 0"):
+        risk.floor_of(whole.pairs, y, seconds=0.0)
+
+
+# Tables
+
+
+def one_line(**change) -> risk.Line:
+    fields = {"name": "net", "clean": 90, "robust": 40, "n": 100, "threat": Threat("linf", 0.25),
+              "side": "upper", "by": "APGD, 50 steps", "chosen": "last epoch"}  # fmt: skip
+    return risk.Line(**fields | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"clean": None}, "clean is None; one accuracy says nothing without the other"),
+        ({"robust": None}, "robust is None; one accuracy says nothing without the other"),
+        ({"robust": 91}, "wrong examples that became right"),
+        ({"clean": 101}, "got 101 and 40 of n = 100"),
+        ({"robust": -1}, "got 90 and -1"),
+        ({"n": 0, "clean": 0, "robust": 0}, "of n = 0"),
+        ({"side": "truth"}, "side is 'truth'"),
+        ({"by": " "}, "by is empty"),
+        ({"chosen": ""}, "chosen is empty"),
+        ({"chosen": "best on the Test set"}, "choose on held-out training data"),
+    ],
+)
+def test_a_line_without_what_a_reader_needs_is_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        one_line(**change)
+
+
+def test_a_table_has_both_accuracies_their_intervals_and_their_side():
+    table = risk.report([one_line(), one_line(name="other", clean=80, robust=80)])
+    head, rule, first, second = table.splitlines()
+    assert head == "| model | clean | robust (≤), ℓ∞, ε = 0.25 | by | checkpoint |"
+    assert set(rule) <= set("|-")
+    low, high = binomtest(40, 100).proportion_ci(0.95, method="exact")
+    assert f"| 40.0 % [{100 * low:.1f}, {100 * high:.1f}] of 100 | APGD" in first
+    assert second.startswith("| other | 80.0 %")
+    assert "(≥)" in risk.report([one_line(side="lower")])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"threat": Threat("linf", 0.5)}, "different threats"),
+        ({"side": "lower"}, "different sides"),
+        ({"n": 200}, "different numbers of examples: 100, 200"),
+    ],
+)
+def test_a_table_compares_like_with_like(change, words):
+    with pytest.raises(ValueError, match=words):
+        risk.report([one_line(), one_line(**change)])
+    with pytest.raises(ValueError, match="lines is empty"):
+        risk.report([])

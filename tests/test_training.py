@@ -2,6 +2,10 @@
 
 import copy
 import math
+import os
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -201,6 +205,48 @@ def test_interrupted_and_resumed_is_uninterrupted_to_the_bit(small, tmp_path, wh
     again = fit(done, x, y, noisy, checkpoint=path, on_epoch=lambda log: 1 / 0, **options)
     assert equal(bits(done), bits(whole))
     assert torch.equal(again.seconds, log.seconds)
+
+
+RUN = """
+import sys, time, torch
+from robcourse import models, training
+from robcourse.threat import Threat
+torch.set_num_threads(1)
+path, out, pause = sys.argv[1], sys.argv[2], float(sys.argv[3])
+gen = torch.Generator().manual_seed(0)
+x = torch.rand(60, 1, 4, 4, generator=gen)
+y = x.flatten(1)[:, :3].argmax(1)
+net = models.small_conv((1, 4, 4), 3, width=2)
+training.fit(
+    net, x, y, training.trades(Threat("linf", 0.05), 1.0, steps=2), epochs=6, lr=0.02, batch=16,
+    validation=(x, y), robust=Threat("linf", 0.05), keep="best",
+    augment=training.flips_and_shifts(1), checkpoint=path or None,
+    on_epoch=lambda log: time.sleep(pause),
+)
+torch.save(net.state_dict(), out)
+"""
+
+
+def test_a_run_that_was_killed_reaches_the_same_weights(tmp_path):
+    """SIGKILL: nothing in the process has a chance to tidy up."""
+
+    def start(checkpoint, out, pause):
+        command = [sys.executable, "-c", RUN, str(checkpoint), str(tmp_path / out), str(pause)]
+        return subprocess.Popen(command, env=os.environ | {"TQDM_DISABLE": "1"})
+
+    checkpoint = tmp_path / "run.pt"
+    killed = start(checkpoint, "killed.pt", 60.0)
+    until = time.monotonic() + 60
+    while not checkpoint.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    killed.kill()
+    assert killed.wait() == -9
+    assert checkpoint.exists()
+    assert not (tmp_path / "killed.pt").exists()
+    runs = [start(checkpoint, "resumed.pt", 0.0), start("", "whole.pt", 0.0)]
+    assert [run.wait(timeout=120) for run in runs] == [0, 0]
+    resumed, whole = (torch.load(tmp_path / f"{n}.pt") for n in ("resumed", "whole"))
+    assert equal(list(resumed.values()), list(whole.values()))
 
 
 def noisy(model, x, y):
