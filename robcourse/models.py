@@ -7,6 +7,7 @@ in float32 on the CPU; move it with `.to`.
 
 import contextlib
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ class Normalize(nn.Module):
         mean, std: a number, or one number a channel.
     """
 
-    def __init__(self, mean: float | list[float] = 0.5, std: float | list[float] = 0.5):
+    def __init__(self, mean: float | Sequence[float] = 0.5, std: float | Sequence[float] = 0.5):
         super().__init__()
         for name, value in (("mean", mean), ("std", std)):
             t = torch.as_tensor(value, dtype=torch.float32)
@@ -64,8 +65,8 @@ def small_conv(
     *,
     width: int = 32,
     batch_norm: bool = True,
-    mean: float | list[float] = 0.5,
-    std: float | list[float] = 0.5,
+    mean: float | Sequence[float] = 0.5,
+    std: float | Sequence[float] = 0.5,
     seed: int = 0,
 ) -> nn.Sequential:
     """Six 3×3 convolutions with batch norm, three of them with stride 2, and one linear layer.
@@ -90,8 +91,8 @@ def small_resnet(
     *,
     width: int = 16,
     blocks: tuple[int, ...] = (1, 1, 1),
-    mean: float | list[float] = 0.5,
-    std: float | list[float] = 0.5,
+    mean: float | Sequence[float] = 0.5,
+    std: float | Sequence[float] = 0.5,
     seed: int = 0,
 ) -> nn.Sequential:
     """A residual network of the CIFAR family (He et al. 2016): 2·Σblocks + 2 layers deep.

@@ -240,6 +240,14 @@ def test_two_atoms_conflict_up_to_twice_eps_and_not_beyond():
     assert float(risk.optimal_transport(x, y, Threat("linf", 0.2499))) == 0.0
 
 
+def test_bytes_exactly_twice_eps_apart_conflict_whatever_float32_made_of_them():
+    for k in range(1, 128):
+        x = torch.tensor([[0.0], [2 * k / 255]])
+        assert len(risk.optimal_transport(x, torch.tensor([0, 1]), Threat("linf", k / 255)).pairs)
+        beyond = Threat("linf", (k - 0.01) / 255)
+        assert not len(risk.optimal_transport(x, torch.tensor([0, 1]), beyond).pairs)
+
+
 def test_a_star_costs_one_error_and_not_its_degree():
     x = torch.tensor([[0.5], [0.4], [0.45], [0.55], [0.6]])
     y = torch.tensor([1, 0, 0, 0, 0])
@@ -316,6 +324,10 @@ def one_line(**change) -> risk.Line:
 def test_a_line_without_what_a_reader_needs_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
         one_line(**change)
+
+
+def test_the_latest_epoch_is_no_test_set():
+    assert one_line(chosen="latest epoch").chosen == "latest epoch"
 
 
 def test_a_table_has_both_accuracies_their_intervals_and_their_side():

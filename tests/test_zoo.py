@@ -6,6 +6,8 @@ import io
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from robcourse import data, runtime, zoo
 from robcourse.threat import Threat
 from robcourse.zoo import __main__, recipes
 
-NAMES = sorted(zoo.cards())  # a recipe that nobody has followed yet has no card
+NAMES = sorted(zoo.cards())
 
 
 def dataset_of(name: str) -> data.Dataset:
@@ -47,9 +49,8 @@ def spoil(folder, name: str, raw: bytes) -> None:
     path.write_text(json.dumps(card))
 
 
-def test_each_card_has_its_recipe():
+def test_each_card_has_its_recipe_and_each_recipe_its_card():
     assert set(NAMES) <= set(recipes.RECIPES)
-    assert {"digits-3v8-standard", "digits-3v8-conv", "digits-conv"} <= set(NAMES)
     for name, card in zoo.cards().items():
         recipe = recipes.RECIPES[name]
         assert card.name == name
@@ -98,8 +99,15 @@ def test_the_attack_of_a_card_is_as_strong_as_it_says(name):
     told = max((r for r in card.robust if r["norm"] == "linf"), key=lambda r: r["eps"])
     n = min(told["n"], 500)
     threat = Threat(told["norm"], told["eps"], tuple(told["box"]))
-    found = recipes._robust(model, dataset, threat, n)
+    recipe = dataclasses.replace(recipes.RECIPES[name], measured=n)
+    found = recipes._robust(model, dataset, threat, recipe)
     assert list(found["attacks"]) == list(told["attacks"]) == list(recipes.ATTACKS)
+    for attack, settings in recipe.attacks.items():
+        kept = {k: v for k, v in told["attacks"][attack].items() if k != "left"}
+        classes = len(dataset.classes)
+        assert kept == {
+            k: min(v, classes - 1) if k == "targets" else v for k, v in settings.items()
+        }
     # Another BLAS sends a few of the paths elsewhere: two points of slack; and n may be a part.
     slack = 0.02 if n == told["n"] else 0.07
     assert found["accuracy_upper"] == pytest.approx(told["accuracy_upper"], abs=slack)
@@ -109,6 +117,51 @@ def test_the_attack_of_a_card_is_as_strong_as_it_says(name):
     interval = binomtest(left[-1], told["n"]).proportion_ci(0.95, method="exact")
     assert (told["low"], told["high"]) == pytest.approx(tuple(interval), abs=1e-8)
     assert told["accuracy_upper"] < card.clean["accuracy"]
+
+
+def test_the_zoo_is_small_enough_to_carry():
+    assert sum(card.weights_bytes for card in zoo.cards().values()) <= 20_000_000
+
+
+def test_a_model_is_there_within_a_second_without_a_network():
+    """In a process of its own, once torch is loaded; the first call is the slowest."""
+    code = (
+        "import socket, time, torch\n"
+        "from robcourse import zoo\n"
+        "def no(*a, **k): raise OSError('no network')\n"
+        "socket.socket.connect = no\n"
+        "start = time.process_time()\n"
+        "model, card = zoo.load('cifar10-trades-beta6')\n"
+        "print(time.process_time() - start, card.name, model(torch.rand(1, 3, 32, 32)).shape[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, name, classes = done.stdout.split()
+    assert (name, classes) == ("cifar10-trades-beta6", "10")
+    assert float(seconds) < 1
+
+
+def test_robust_training_shows_under_the_same_attack():
+    """Clearly above the network trained without an attacker: the intervals do not meet."""
+    at = lambda name, norm, eps: next(
+        r for r in zoo.cards()[name].robust if (r["norm"], r["eps"]) == (norm, eps)
+    )
+    plain, linf, l2 = zoo.cards()["cifar10-standard"], ("linf", 8 / 255), ("l2", 0.5)
+    assert plain.clean["accuracy"] >= 0.9
+    for name in NAMES:
+        if name in ("cifar10-standard", "cifar10-sam") or not name.startswith("cifar10-"):
+            continue
+        threat = l2 if name == "cifar10-l2" or "noise" in name else linf
+        assert at(name, *threat)["low"] > at("cifar10-standard", *threat)["high"], name
+    for name in {"fashion-linf", "fashion-ibp"} & set(NAMES):
+        assert at(name, "linf", 0.1)["low"] > at("fashion-standard", "linf", 0.1)["high"], name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_attack_started_from_what_was_right(name):
+    for r in zoo.cards()[name].robust:
+        left = [attack["left"] for attack in r["attacks"].values()]
+        assert r["n"] >= r.get("untouched", r["n"]) >= left[0] >= left[-1]
+        assert r["n"] >= 1000 or name.startswith("digits")
 
 
 def test_the_running_example_can_be_trained_again():
@@ -137,6 +190,9 @@ def test_weights_that_are_not_the_cards_are_refused(copy):
     raw[len(raw) // 2] ^= 1
     path.write_bytes(raw)
     with pytest.raises(ValueError, match=r"not those of its card.*make zoo ONLY=digits-conv"):
+        zoo.load("digits-conv")
+    path.write_bytes(raw[: len(raw) // 2])  # truncated
+    with pytest.raises(ValueError, match="the file is damaged"):
         zoo.load("digits-conv")
     zoo.load("digits-3v8-standard")
 
@@ -206,18 +262,21 @@ def test_a_crash_between_the_two_files_is_noticed(copy, monkeypatch):
 def test_make_zoo_replaces_card_and_weights(copy, monkeypatch, capsys):
     name = "digits-3v8-standard"
     quick = dataclasses.replace(
-        recipes.RECIPES[name], epochs=3, threats=(Threat("l2", 0.5), Threat("linf", 0.1))
+        recipes.RECIPES[name],
+        epochs=3,
+        threats=(Threat("l2", 0.5), Threat("linf", 0.1)),
+        attacks={"apgd-ce": {"steps": 3, "loss": "ce"}},
     )
     monkeypatch.setitem(recipes.RECIPES, name, quick)
-    monkeypatch.setattr(recipes, "ATTACKS", {"apgd-ce": {"steps": 3, "loss": "ce"}})
     before = zoo.cards()
     with untouched():
-        assert __main__.main([name]) == 0
+        assert __main__.main([name, "--note", "of a test"]) == 0
     assert capsys.readouterr().out.startswith(f"{name}: ")
     model, card = zoo.load(name)
     after = zoo.cards()
     assert [n for n in NAMES if after[n] != before[n]] == [name]
     assert card.epochs == 3
+    assert card.note == "of a test"
     assert [r["norm"] for r in card.robust] == ["l2", "linf"]
     assert card.robust[0]["attacks"]["apgd-ce"]["steps"] == 3
     assert len(card.spread["accuracy"]) == len(card.spread["seeds"]) == 5

@@ -37,9 +37,10 @@ class Card:
             [`low`, `high`] at `level`.
         spread: the same accuracy when the recipe is run with each of `seeds`.
         robust: for each threat the attacks that were tried on the first n test images, one after
-            the other, with what each left; `accuracy_upper`, an upper bound on robust accuracy,
-            and the interval of that share.
+            the other, with what each left of those right `untouched`; `accuracy_upper`, an upper
+            bound on robust accuracy, and the interval of that share.
         weights_sha256, weights_bytes: of the file of weights, in half precision.
+        note: what else a reader should know.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Card:
     robust: list
     weights_sha256: str
     weights_bytes: int
+    note: str = ""
 
 
 def load(name: str, *, device: str | torch.device = "cpu") -> tuple[nn.Module, Card]:
