@@ -54,6 +54,11 @@ def frozen(model: Callable) -> Iterator[Callable]:
             p.requires_grad_(flag)
 
 
+def quiet() -> bool:
+    """Whether progress bars are off: TQDM_DISABLE, which tqdm's bars in notebooks do not read."""
+    return os.environ.get("TQDM_DISABLE", "") not in ("", "0")
+
+
 def validate(
     model: Callable | None,
     x: Float[Tensor, " n *s"],

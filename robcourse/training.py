@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from . import attacks
 from .objectives import adversarial, awp, hinge, ibp, noise, sam, standard, trades
-from .runtime import frozen, validate
+from .runtime import frozen, quiet, validate
 from .threat import Threat, margin
 
 __all__ = [
@@ -148,7 +148,9 @@ def fit(
         _randomness_kept(x.device),
         _left_in_evaluation(model),
         _channels_last(model, fast),
-        tqdm(total=epochs * chunks, initial=len(rows) * chunks, unit="batch") as bar,
+        tqdm(
+            total=epochs * chunks, initial=len(rows) * chunks, unit="batch", disable=quiet()
+        ) as bar,
     ):
         for epoch in range(len(rows), epochs):
             start = time.perf_counter()

@@ -104,6 +104,19 @@ def test_a_wrong_answer_is_told_its_mistake(name, answer, words, capsys):
     assert report.message in capsys.readouterr().out
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("name", NAMES)
+def test_no_planted_answer_passes_by_luck(name):
+    """By the grader's way, on fifty seeds: the cases have to tell a slip from the truth."""
+    check = checks.find(name)
+    for answer in (a for n, a, _ in WRONG if n == name):
+        for seed in range(50):
+            wire = json.dumps(checks.answers(check, answer, seed), allow_nan=False)
+            given = [checks.decode(a) for a in json.loads(wire)]
+            report = checks.judge(check, given, seed)
+            assert report.status is not Status.RIGHT, (getattr(answer, "__name__", answer), seed)
+
+
 def test_every_exercise_has_three_planted_wrong_answers():
     count = {name: sum(n == name for n, _, _ in WRONG) for name in NAMES}
     assert {n: k for n, k in count.items() if k < 3} == {}

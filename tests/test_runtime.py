@@ -326,3 +326,11 @@ def test_models_may_be_plain_functions_or_modules():
     model = nn.Sequential(nn.Flatten(), nn.Identity()).eval()
     validate(model, X)
     validate(model.forward, X)
+
+
+@pytest.mark.parametrize(("value", "off"), [(None, False), ("", False), ("0", False), ("1", True)])
+def test_progress_bars_are_off_where_the_environment_says_so(monkeypatch, value, off):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    if value is not None:
+        monkeypatch.setenv("TQDM_DISABLE", value)
+    assert runtime.quiet() is off
