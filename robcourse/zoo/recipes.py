@@ -129,7 +129,7 @@ RECIPES = {
     "fashion-standard": _fashion(training.standard()),
     "fashion-linf": _fashion(training.adversarial(Threat("linf", 0.1), steps=3), held=1000),
     "fashion-ibp": _fashion(
-        training.ibp(Threat("linf", 0.1)), lr=1e-3, fast=False, epochs=20,
+        training.ibp(Threat("linf", 0.1)), lr=1e-3, fast=False, epochs=12,
         arguments={"shape": (1, 28, 28), "classes": 10, "width": 16, "batch_norm": False},
     ),
     "cifar10-standard": _cifar(training.standard(), 50),
