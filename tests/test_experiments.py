@@ -1,5 +1,6 @@
 """Records: what can be recomputed here is, and what cannot at least makes sense."""
 
+import itertools
 import json
 
 import pytest
@@ -10,6 +11,10 @@ from robcourse.threat import Threat
 from robcourse.zoo import experiments
 
 RECORD = zoo.record("linear-hypothesis")
+NEAR, MOVED, LONG, MORE = (
+    zoo.record(name)
+    for name in ("class-distances", "transfer", "robust-overfitting", "adversarial-data")
+)
 
 
 def test_every_experiment_has_its_record_and_every_record_its_experiment():
@@ -91,3 +96,96 @@ def test_a_record_is_whole_or_the_old_one(monkeypatch, tmp_path, capsys):
     assert new["card"]["experiment"] == "A tiny experiment."
     assert new["card"]["command"].endswith("ONLY=tiny")
     assert capsys.readouterr().out == "tiny.json\n"
+
+
+def test_the_search_for_near_pairs_misses_none():
+    """Against all pairs, with duplicates and near duplicates put in by hand."""
+    gen = runtime.generator(0, torch.zeros(1))
+    a = torch.randint(0, 40, (120, 3, 32, 32), generator=gen).to(torch.uint8)
+    b = torch.randint(0, 256, (80, 3, 32, 32), generator=gen).to(torch.uint8)
+    ya, yb = torch.arange(120) % 2, torch.arange(80) % 3
+    a[5], b[3], b[4] = a[8], a[11], a[12] + 3
+    for other, labels in ((a, ya), (b, yb)):
+        apart = (a[:, None].short() - other[None].short()).abs().flatten(2).amax(2)
+        for most in (0, 3, 38):
+            levels, pairs = experiments._close(a, ya, other, labels, most, (8, 4))
+            wanted = ((apart <= most) & (ya[:, None] != labels)).nonzero()
+            assert sorted(pairs.tolist()) == wanted.tolist()
+            assert torch.equal(levels.int(), apart[pairs[:, 0], pairs[:, 1]].int())
+
+
+@pytest.mark.parametrize("name", ["cifar10", "fashion"])
+def test_the_record_of_distances_holds_together(name):
+    r = NEAR[name]
+    assert r["pairs"] == r["n"] * (r["n"] - 1) // 2
+    assert r["n"] % 10 == 0  # ten classes of one size
+    assert r["pairs_of_different_classes"] == 45 * (r["n"] // 10) ** 2
+    within = list(r["pairs_within"].values())
+    assert within == sorted(within)
+    nearest = r["train_train"]
+    for found in nearest["nearest"]:
+        assert found["classes"][0] != found["classes"][1]
+        blocks = torch.tensor(found["difference"])
+        assert blocks.min() >= 0
+        assert blocks.max() <= nearest["levels"]
+    before = 0.0
+    for floor in r["floor"]:
+        assert before <= floor["lower"] <= floor["upper"] <= 0.9
+        assert floor["exact"] == (floor["lower"] == floor["upper"])
+        assert (floor["conflicts"] > 0) == (2 * 255 * floor["eps"] >= nearest["levels"] - 1e-6)
+        assert floor["upper"] * r["n"] <= floor["conflicts"]
+        before = floor["lower"]
+
+
+def test_the_smallest_distances_are_those_that_others_found():
+    """Yang et al. 2020, table 1, print 0.212 and 0.220; 20 test images here are stand-ins."""
+    assert (NEAR["cifar10"]["train_train"]["levels"], NEAR["cifar10"]["train_test"]["levels"]) == (
+        54,
+        56,
+    )
+    assert NEAR["cifar10"]["train_train"]["nearest"][0]["indices"] == [33862, 38299]
+
+
+def test_no_family_gives_back_what_was_wrong():
+    names = {name for name in zoo.cards() if name.startswith("cifar10-")}
+    assert set(MOVED["right"]) == names
+    for name, right in MOVED["right"].items():
+        assert set(right) == {"untouched", *MOVED["families"]}
+        assert all(0 <= k <= right["untouched"] <= MOVED["n"] for k in right.values()), name
+    linf, plain = MOVED["right"]["cifar10-linf"], MOVED["right"]["cifar10-standard"]
+    assert linf["linf"] > plain["linf"]
+
+
+def test_an_image_turned_by_nothing_is_itself_and_by_a_quarter_is_rot90():
+    x = torch.rand(3, 3, 8, 8, generator=runtime.generator(1, torch.zeros(1)))
+    torch.testing.assert_close(experiments._turned(x, 0.0), x, atol=1e-5, rtol=0)
+    turned = experiments._turned(x, torch.pi / 2)
+    either = [(turned - x.rot90(k, (2, 3))).abs().max() < 1e-4 for k in (1, 3)]
+    assert sum(either) == 1
+
+
+def test_families_are_searched_for_an_ordinary_network():
+    """A rule that looks at the mean brightness alone: shifts break it, turns hardly do."""
+
+    class Bright(torch.nn.Module):
+        def forward(self, x):
+            mean = x.flatten(1).mean(1, keepdim=True)
+            return torch.cat([0.5 - mean, mean - 0.5, mean - 5], 1)
+
+    x = torch.full((4, 3, 8, 8), 0.5) + torch.tensor([-0.4, -0.1, 0.1, 0.4])[:, None, None, None]
+    found = experiments._families(Bright().eval(), x, torch.tensor([0, 0, 1, 1]))
+    assert found["untouched"] == 4
+    assert found["brightness"] == 2
+    assert found["linf"] == 4
+
+
+@pytest.mark.parametrize("record", [LONG, MORE], ids=["long", "more"])
+def test_the_watched_runs_are_possible(record):
+    for n, run in record["runs"].items():
+        assert int(n) >= run["n"]
+        assert run["epochs"][-1] == record["fit"]["epochs"] == len(run["loss"])
+        assert all(b - a <= record["every"] for a, b in itertools.pairwise(run["epochs"]))
+        for counts in run["right"].values():
+            assert len(counts["clean"]) == len(counts["robust_upper"]) == len(run["epochs"])
+            pairs = zip(counts["clean"], counts["robust_upper"], strict=True)
+            assert all(0 <= robust <= clean <= run["n"] for clean, robust in pairs)

@@ -231,3 +231,9 @@ def test_the_rows_of_chapter_1_are_all_there():
         *(f"L{i}" for i in range(1, 13)),
     }
     assert len({r["row"] for r in ROWS}) == len(ROWS)
+
+
+def test_the_rows_of_chapter_6_are_all_there():
+    mine = {r["row"] for r in ROWS if r["chapter"] == "06_tradeoff"}
+    plain = {f"T{i}" for i in range(1, 31)} - {"T16"}
+    assert mine == plain | {"T16a", "T16b", "D8", "P5", "V1", "V11"}
