@@ -103,7 +103,12 @@ def curve(
         raise TypeError("results holds something else; expected attack results, or one certificate")
     if y is not None or radii is not None:
         raise ValueError("y and radii go with a certificate; attack results know both")
-    norm = _common([(r.threat.norm, r.threat.box, len(r.success)) for r in results])
+    norm, *_ = _same(
+        "results",
+        [(r.threat.norm, r.threat.box, len(r.success)) for r in results],
+        ("norms", "boxes", "numbers of examples"),
+        "a curve is of one threat with growing ε, on the same examples",
+    )
     ordered = sorted(results, key=lambda r: r.threat.eps)
     broken = torch.stack([r.success for r in ordered]).cpu().cummax(0).values
     eps = torch.tensor([r.threat.eps for r in ordered], dtype=torch.float64)
@@ -311,14 +316,12 @@ def report(lines: Sequence[Line], *, alpha: float = 0.05) -> str:
     """
     if not lines:
         raise ValueError("lines is empty; expected a Line for each model")
-    kinds = [(line.threat, line.side, line.n) for line in lines]
-    for at, what in enumerate(("threats", "sides", "numbers of examples")):
-        different = sorted({str(kind[at]) for kind in kinds})
-        if len(different) > 1:
-            raise ValueError(
-                f"the lines have different {what}: {', '.join(different)}; one table compares "
-                "models under one threat, from one side, on the same examples"
-            )
+    _same(
+        "lines",
+        [(line.threat, line.side, line.n) for line in lines],
+        ("threats", "sides", "numbers of examples"),
+        "one table compares models under one threat, from one side, on the same examples",
+    )
     first = lines[0]
     sign = {"upper": "≤", "lower": "≥", "exact": "="}[first.side]
     threat = f"{_SIGN[first.threat.norm]}, ε = {first.threat.eps:.4g}"
@@ -419,13 +422,10 @@ def _counted(eps: Tensor, right: Tensor, n: int, side: str, alpha: float, label:
     return Curve(eps.double().cpu(), value, low, high, n, side, label)
 
 
-def _common(kinds: list[tuple]) -> str:
-    """The norm, after all results were seen to be of one kind."""
-    for at, name in enumerate(("norms", "boxes", "numbers of examples")):
+def _same(what: str, kinds: list[tuple], names: tuple[str, ...], why: str) -> tuple:
+    """What all of them have in common."""
+    for at, name in enumerate(names):
         different = sorted({str(kind[at]) for kind in kinds})
         if len(different) > 1:
-            raise ValueError(
-                f"the results have different {name}: {', '.join(different)}; a curve is of one "
-                "threat with growing ε, on the same examples"
-            )
-    return kinds[0][0]
+            raise ValueError(f"the {what} have different {name}: {', '.join(different)}; {why}")
+    return kinds[0]
