@@ -8,8 +8,9 @@ import importlib
 
 __version__ = "0.1.0"
 __all__ = [
-    "attacks", "blackbox", "bounds", "checks", "cli", "data", "grading", "intervals", "linear",
-    "models", "objectives", "plots", "risk", "runtime", "threat", "training", "widgets", "zoo",
+    "attacks", "blackbox", "bounds", "campaign", "checks", "cli", "concentration", "data",
+    "grading", "intervals", "linear", "models", "objectives", "plots", "risk", "runtime",
+    "smoothing", "threat", "training", "widgets", "zoo",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The command `robcourse`: what an instructor types."""
+"""The command `robcourse`: what an instructor types to grade, and anybody to certify a network."""
 
 import argparse
 import errno
@@ -13,10 +13,116 @@ GIB = 1 << 30
 def main(arguments: list[str] | None = None) -> int:
     """Do what was typed; the exit status: 0 done, 1 some rows need a look, 2 nothing was done."""
     options = _parser().parse_args(arguments)
+    if options.command == "certify":
+        return _certify(options)
+    if options.command == "analyze":
+        return _analyze(options)
     try:
         return _selftest(options) if options.self_test else _grade(options)
     except ImportError as error:
         return _refuse(f"{error}. Grading needs more packages: pip install 'robcourse[grading]'")
+
+
+def _certify(options) -> int:
+    from robcourse import campaign, data, models, runtime
+    from robcourse.smoothing import Plan
+
+    try:
+        model, origin = _model(options.model)
+        dataset = data.load(options.data)
+        numbers = range(len(dataset.test_y))[options.first :: options.every][: options.limit]
+        x, y = dataset.test_x[list(numbers)], dataset.test_y[list(numbers)]
+        plan = Plan(options.sigma, len(dataset.classes), options.n0, options.n, options.alpha,
+                    options.batch, options.seed)  # fmt: skip
+        if options.bfloat16:
+            model = models.Bfloat16(model)
+        origin["arithmetic"] = "bfloat16" if options.bfloat16 else "float32"
+        origin |= {"data": dataset.name, "data_sha256": dataset.sha256}
+        device = runtime.device()
+        with _pool(options) as executor:
+            run = campaign.certify(
+                options.out, model.to(device), x.to(device), y, numbers, plan, origin,
+                executor=executor,
+            )  # fmt: skip
+    except (ImportError, AttributeError, LookupError, RuntimeError, ValueError, OSError) as error:
+        return _refuse(_words(error))
+    print(campaign.table(run, _radii(run)))
+    print(f"{len(run.counted)} images in {options.out}")
+    return 0
+
+
+def _analyze(options) -> int:
+    from robcourse import campaign
+
+    try:
+        run = campaign.read(options.file)
+        if not run.counted:
+            return _refuse(f"{options.file}: no image is finished yet")
+        print(campaign.table(run, options.radii or _radii(run)))
+        if options.figure:
+            _draw(run, options.figure)
+    except (ValueError, OSError) as error:
+        return _refuse(_words(error))
+    if run.missing:
+        print(f"{run.missing} images are missing: type the command that made the file again")
+        return 1
+    return 0
+
+
+def _draw(run, path: Path) -> None:
+    """The curve of certified accuracy, in a file of the kind that its name ends with."""
+    import matplotlib.pyplot as plt
+
+    from robcourse import plots, risk
+
+    label = f"smoothing, σ = {run.card['plan']['sigma']:g}"
+    ax = plots.curve(risk.curve(run.certificate, y=run.y, label=label), unit="ℓ2 radius")
+    ax.set_ylabel("certified accuracy")
+    ax.figure.savefig(path, dpi=150)
+    plt.close(ax.figure)
+
+
+def _radii(run) -> list[float]:
+    """From 0 in quarters to the largest radius."""
+    most = float(run.certificate.radius.max())
+    return [k / 4 for k in range(int(4 * most) + 2)]
+
+
+def _model(name: str):
+    """A model of the zoo, or what one's own `module:function` returns; and where it is from."""
+    import hashlib
+    import importlib
+    import io
+
+    import torch
+
+    from robcourse import zoo
+
+    if ":" not in name:
+        model, card = zoo.load(name)
+        return model, {"model": name, "weights_sha256": card.weights_sha256}
+    module, function = name.split(":", 1)
+    sys.path.insert(0, os.getcwd())
+    model = getattr(importlib.import_module(module), function)()
+    if not isinstance(model, torch.nn.Module):
+        raise ValueError(f"{name} returned {type(model).__name__}; expected a torch.nn.Module")
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    return model.eval(), {"model": name, "weights_sha256": digest}
+
+
+def _pool(options):
+    """Who draws: this process, several, or a Dask cluster."""
+    from concurrent.futures import ProcessPoolExecutor
+    from contextlib import nullcontext
+    from multiprocessing import get_context
+
+    if options.scheduler:
+        return _cluster(options.scheduler)()
+    if options.workers > 1:
+        return ProcessPoolExecutor(options.workers, mp_context=get_context("spawn"))
+    return nullcontext()
 
 
 def _grade(options) -> int:
@@ -101,7 +207,9 @@ def _refuse(why) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="robcourse", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="command")
+    commands = parser.add_subparsers(required=True, dest="command", metavar="command")
+    _parse_certify(commands)
+    _parse_analyze(commands)
     grade = commands.add_parser(
         "grade",
         help="grade a folder or a zip of submissions",
@@ -128,6 +236,42 @@ def _parser() -> argparse.ArgumentParser:
         help="run the students' code with your own rights (stamped on the table)")  # fmt: skip
     add("--self-test", action="store_true", help="only try whether the sandbox holds")
     return parser
+
+
+def _parse_certify(commands) -> None:
+    certify = commands.add_parser(
+        "certify",
+        help="certify test images by randomized smoothing",
+        description="Certify test images by randomized smoothing, into a file to which each image "
+        "is appended as it is finished. The same line again goes on where it stopped.",
+    )
+    add = certify.add_argument
+    add("model", help="of the zoo, or module:function that returns a torch.nn.Module")
+    add("--data", required=True, help="digits, mnist, fashion or cifar10")
+    add("--sigma", type=float, required=True, help="of the noise, in units of the pixels")
+    add("--out", type=Path, required=True, metavar="FILE", help="the file of the run")
+    add("--n", type=int, default=10_000, help="draws for counting (default: 10000)")
+    add("--n0", type=int, default=100, help="draws for choosing the class (default: 100)")
+    add("--alpha", type=float, default=1e-3, help="that a certificate fails (default: 0.001)")
+    add("--first", type=int, default=0, help="the first test image (default: 0)")
+    add("--every", type=int, default=1, help="then every so many (default: 1)")
+    add("--limit", type=int, help="so many images at most (default: all)")
+    add("--batch", type=int, default=1000, help="draws in a forward pass (default: 1000)")
+    add("--seed", type=int, default=0, help="of the draws (default: 0)")
+    add("--bfloat16", action="store_true", help="certify the network in this arithmetic: faster")
+    add("--workers", type=_workers, default=1, metavar="N", help="processes (default: 1)")
+    add("--scheduler", metavar="ADDRESS", help="of a Dask cluster that draws")
+
+
+def _parse_analyze(commands) -> None:
+    analyze = commands.add_parser(
+        "analyze", help="the table and the curve of such a file",
+        description="Print certified accuracy at several radii from the file of a run.",
+    )  # fmt: skip
+    add = analyze.add_argument
+    add("file", type=Path, help="what `robcourse certify` wrote")
+    add("--radii", type=float, nargs="+", metavar="R", help="(default: quarters)")
+    add("--figure", type=Path, metavar="FILE", help="draw the curve into this file")
 
 
 def _workers(text: str) -> int:

@@ -22,7 +22,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from . import attacks
+from . import attacks, models
 from .objectives import adversarial, awp, hinge, ibp, noise, sam, standard, trades
 from .runtime import frozen, quiet, validate
 from .threat import Threat, margin
@@ -143,11 +143,11 @@ def fit(
                 "robust": repr(robust), "seed": seed, "objective": _name(objective),
                 "data": _checksum(x, y)}  # fmt: skip
     rows = [] if checkpoint is None else _resume(Path(checkpoint), run, settings)
-    trained = _Fast(model) if fast else model
+    trained = models.Bfloat16(model) if fast else model
     with (
         _randomness_kept(x.device),
         _left_in_evaluation(model),
-        _channels_last(model, fast),
+        _layout_kept(model),
         tqdm(
             total=epochs * chunks, initial=len(rows) * chunks, unit="batch", disable=quiet()
         ) as bar,
@@ -196,20 +196,6 @@ class _Best:
 
     def load_state_dict(self, state: dict) -> None:
         self.epoch, self.value, self.weights = state["epoch"], state["value"], state["weights"]
-
-
-class _Fast(nn.Module):
-    """The same network in bfloat16, its logits in float32."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, dtype=torch.bfloat16):
-            if x.ndim == 4:
-                x = x.contiguous(memory_format=torch.channels_last)
-            return self.model(x).float()
 
 
 @dataclass(frozen=True)
@@ -336,15 +322,12 @@ def _randomness_kept(device: torch.device) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _channels_last(model: nn.Module, on: bool) -> Iterator[None]:
-    """Convolutions' weights in this order while it lasts."""
-    if on:
-        model.to(memory_format=torch.channels_last)
+def _layout_kept(model: nn.Module) -> Iterator[None]:
+    """Weights in the usual order again when it ends."""
     try:
         yield
     finally:
-        if on:
-            model.to(memory_format=torch.contiguous_format)
+        model.to(memory_format=torch.contiguous_format)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,11 @@ The package is not imported here: jaxtyping's hook is installed after this file 
 module that was imported before goes unchecked.
 """
 
+import json
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -75,3 +79,33 @@ def _random_state_is_kept():
         "runtime.generator in the package; where another library must draw, ask for the fixture "
         "`global_random`"
     )
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A Dask scheduler's address and its two workers, processes of their own."""
+    scratch = tmp_path / "dask"
+    scratch.mkdir()
+    quiet = {"cwd": scratch, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    known = scratch / "scheduler.json"
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+    scheduler = subprocess.Popen(
+        [*dask, "--port", "0", "--no-dashboard", "--scheduler-file", str(known)], **quiet
+    )
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(known),
+             "--nthreads", "1", "--no-nanny", "--no-dashboard"],
+            **quiet,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while not known.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        yield json.loads(known.read_text())["address"], workers
+    finally:
+        for one in (*workers, scheduler):
+            one.kill()
+            one.wait()

@@ -9,6 +9,9 @@ import torch
 from robcourse import data, linear, runtime, zoo
 from robcourse.threat import Threat
 from robcourse.zoo import experiments
+from robcourse.zoo.experiments import ch01_linear_hypothesis as ch01
+from robcourse.zoo.experiments import ch06_tradeoff as ch06
+from robcourse.zoo.experiments.__main__ import main
 
 RECORD = zoo.record("linear-hypothesis")
 NEAR, MOVED, LONG, MORE = (
@@ -23,7 +26,7 @@ def test_every_experiment_has_its_record_and_every_record_its_experiment():
 
 
 def test_the_digits_of_the_record_come_out_again():
-    fresh, kept = experiments._two_classes("digits", (3, 8)), RECORD["digits"]
+    fresh, kept = ch01._two_classes("digits", (3, 8)), RECORD["digits"]
     for name in ("data", "classes", "data_sha256", "n", "d", "fit", "trained_at", "eps"):
         assert json.loads(json.dumps(fresh[name])) == kept[name]
     # Other versions of BLAS may move a score that is near 0: two images of 175, in each count.
@@ -50,22 +53,22 @@ def test_chance_is_a_toss_for_every_pixel():
     digits = data.load("digits").only(3, 8)
     x, y = digits.test_x.flatten(1), 2 * digits.test_y - 1
     w, b = torch.ones(64), torch.tensor(-20.0)
-    assert experiments._by_chance(w, b, x, y, 0.0) == int((y * (x.sum(1) - 20) > 0).sum())
-    got = experiments._by_chance(w, b, x, y, 0.5, draws=30)
+    assert ch01._by_chance(w, b, x, y, 0.0) == int((y * (x.sum(1) - 20) > 0).sum())
+    got = ch01._by_chance(w, b, x, y, 0.5, draws=30)
     with_their_own_tosses = []
     for seed in range(30):
         toss = torch.rand(x.shape, generator=runtime.generator(100 + seed, x)).round() - 0.5
         with_their_own_tosses.append(int((y * ((x + toss).clamp(0, 1).sum(1) - 20) > 0).sum()))
     assert got == pytest.approx(sum(with_their_own_tosses) / 30, abs=3)
     worst = 1 - linear.robust_risk(w, b, x, y, Threat("linf", 0.5))
-    assert experiments._right(w, b, x, y, 0.5) == round(worst * len(y)) < got
+    assert ch01._right(w, b, x, y, 0.5) == round(worst * len(y)) < got
 
 
 def test_the_command_refuses_the_quick_profile_and_unknown_names(monkeypatch, capsys):
     monkeypatch.setenv("ROBCOURSE_PROFILE", "quick")
-    assert experiments.main(["linear-hypothesis"]) == 2
+    assert main(["linear-hypothesis"]) == 2
     monkeypatch.setenv("ROBCOURSE_PROFILE", "full")
-    assert experiments.main(["no-such-thing"]) == 2
+    assert main(["no-such-thing"]) == 2
     assert "ROBCOURSE_PROFILE=full" in capsys.readouterr().err
 
 
@@ -82,7 +85,7 @@ def test_a_record_is_whole_or_the_old_one(monkeypatch, tmp_path, capsys):
 
     monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", breaks)
     with pytest.raises(KeyboardInterrupt):
-        experiments.main(["tiny"])
+        main(["tiny"])
     assert json.loads(old.read_text()) == {"old": 1}
 
     def works() -> dict:
@@ -90,7 +93,7 @@ def test_a_record_is_whole_or_the_old_one(monkeypatch, tmp_path, capsys):
         return {"answer": 42}
 
     monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", works)
-    assert experiments.main(["tiny"]) == 0
+    assert main(["tiny"]) == 0
     new = json.loads(old.read_text())
     assert new["answer"] == 42
     assert new["card"]["experiment"] == "A tiny experiment."
@@ -108,7 +111,7 @@ def test_the_search_for_near_pairs_misses_none():
     for other, labels in ((a, ya), (b, yb)):
         apart = (a[:, None].short() - other[None].short()).abs().flatten(2).amax(2)
         for most in (0, 3, 38):
-            levels, pairs = experiments._close(a, ya, other, labels, most, (8, 4))
+            levels, pairs = ch06._close(a, ya, other, labels, most, (8, 4))
             wanted = ((apart <= most) & (ya[:, None] != labels)).nonzero()
             assert sorted(pairs.tolist()) == wanted.tolist()
             assert torch.equal(levels.int(), apart[pairs[:, 0], pairs[:, 1]].int())
@@ -158,8 +161,8 @@ def test_no_family_gives_back_what_was_wrong():
 
 def test_an_image_turned_by_nothing_is_itself_and_by_a_quarter_is_rot90():
     x = torch.rand(3, 3, 8, 8, generator=runtime.generator(1, torch.zeros(1)))
-    torch.testing.assert_close(experiments._turned(x, 0.0), x, atol=1e-5, rtol=0)
-    turned = experiments._turned(x, torch.pi / 2)
+    torch.testing.assert_close(ch06._turned(x, 0.0), x, atol=1e-5, rtol=0)
+    turned = ch06._turned(x, torch.pi / 2)
     either = [(turned - x.rot90(k, (2, 3))).abs().max() < 1e-4 for k in (1, 3)]
     assert sum(either) == 1
 
@@ -173,7 +176,7 @@ def test_families_are_searched_for_an_ordinary_network():
             return torch.cat([0.5 - mean, mean - 0.5, mean - 5], 1)
 
     x = torch.full((4, 3, 8, 8), 0.5) + torch.tensor([-0.4, -0.1, 0.1, 0.4])[:, None, None, None]
-    found = experiments._families(Bright().eval(), x, torch.tensor([0, 0, 1, 1]))
+    found = ch06._families(Bright().eval(), x, torch.tensor([0, 0, 1, 1]))
     assert found["untouched"] == 4
     assert found["brightness"] == 2
     assert found["linf"] == 4

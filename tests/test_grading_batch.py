@@ -111,44 +111,20 @@ def test_a_batch_that_was_killed_goes_on_and_ends_with_the_same_table(
 
 @needs_sandbox
 def test_a_cluster_gives_the_same_table_also_when_a_worker_is_killed(
-    classroom, tmp_path, undisturbed
+    classroom, tmp_path, undisturbed, cluster
 ):
-    scratch = tmp_path / "dask"
-    scratch.mkdir()
-    quiet = {"cwd": scratch, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    known = scratch / "scheduler.json"
-    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
-    scheduler = subprocess.Popen(
-        [*dask, "--port", "0", "--no-dashboard", "--scheduler-file", str(known)], **quiet
-    )
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(known),
-             "--nthreads", "1", "--no-nanny", "--no-dashboard"],
-            **quiet,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    try:
-        deadline = time.monotonic() + 60
-        while not known.exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        address = json.loads(known.read_text())["address"]
-        assert graded(classroom, tmp_path / "whole", "--scheduler", address) == undisturbed
+    address, workers = cluster
+    assert graded(classroom, tmp_path / "whole", "--scheduler", address) == undisturbed
 
-        out = tmp_path / "killed"
-        process = subprocess.Popen(
-            command(classroom, out, "--scheduler", address), stdout=subprocess.DEVNULL
-        )
-        while len(list(out.glob("results/*.json"))) < 2 and process.poll() is None:
-            time.sleep(0.05)
-        workers[0].kill()
-        assert process.wait(timeout=300) == 0
-        assert table(out) == undisturbed
-    finally:
-        for one in (*workers, scheduler):
-            one.kill()
-            one.wait()
+    out = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(classroom, out, "--scheduler", address), stdout=subprocess.DEVNULL
+    )
+    while len(list(out.glob("results/*.json"))) < 2 and process.poll() is None:
+        time.sleep(0.05)
+    workers[0].kill()
+    assert process.wait(timeout=300) == 0
+    assert table(out) == undisturbed
 
 
 class Flaky(ThreadPoolExecutor):

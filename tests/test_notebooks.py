@@ -233,6 +233,11 @@ def test_the_rows_of_chapter_1_are_all_there():
     assert len({r["row"] for r in ROWS}) == len(ROWS)
 
 
+def test_the_rows_of_chapter_2_are_all_there():
+    mine = {r["row"] for r in ROWS if r["chapter"] == "02_concentration"}
+    assert mine == {f"C{i}" for i in range(1, 12)}
+
+
 def test_the_rows_of_chapter_6_are_all_there():
     mine = {r["row"] for r in ROWS if r["chapter"] == "06_tradeoff"}
     plain = {f"T{i}" for i in range(1, 31)} - {"T16"}

@@ -1,9 +1,9 @@
-"""What an attack costs beyond the passes it cannot avoid, what grading costs: `make bench`.
+"""What attacks, certificates and grading cost beyond what they cannot avoid: `make bench`.
 
-One table, `BENCHMARKS`: a row is a name, a goal and a function that measures. An attack's value is
-a ratio of CPU times on one thread, the median over repetitions in which the two sides alternate,
-so that a change of clock speed meets both. `book/measured.json` gets value, goal, unit and card of
-each; the exit status is 1 if a goal is missed.
+One table, `BENCHMARKS`: a row is a name, a goal and a function that measures. The value of an
+attack or a certificate is a ratio of CPU times on one thread, the median over repetitions in which
+the two sides alternate, so that a change of clock speed meets both. `book/measured.json` gets
+value, goal, unit and card of each; the exit status is 1 if a goal is missed.
 
 The process keeps the memory that it frees (`MEMORY`). Left to itself, glibc hands it back and
 faults the pages in again, for a sixth of the time, more on one side or the other by chance of
@@ -28,11 +28,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
-from robcourse import attacks, models
+from robcourse import attacks, models, smoothing
 from robcourse.grading import batch, intake
 from robcourse.grading.assignment import load
 from robcourse.grading.sandbox import Limits
@@ -51,9 +53,12 @@ class Size:
     batch: int
     repetitions: int
     copies: int  # submissions
+    draws: int  # of noise, for each of four images
+    shared: int  # images that processes share out
 
 
-FULL, QUICK = Size(batch=64, repetitions=15, copies=60), Size(batch=4, repetitions=2, copies=2)
+FULL = Size(batch=64, repetitions=15, copies=60, draws=400, shared=160)
+QUICK = Size(batch=4, repetitions=2, copies=2, draws=100, shared=4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +130,70 @@ def pgd_against(net: str, *, own: bool):
     return measure
 
 
+SIGMA = 0.25
+
+
+def four_images(device: str = "cpu") -> torch.Tensor:
+    gen = torch.Generator().manual_seed(0)
+    return torch.rand(4, 3, 32, 32, generator=gen).to(device)
+
+
+def certifying(net: str, *, certify: Callable = smoothing.certify, device: str = "cpu"):
+    """The forward passes that certifying makes, bare, against certifying."""
+
+    def measure(size: Size) -> float:
+        model, x = network(net).to(device), four_images(device)
+        if device == "cuda":
+            model = models.Bfloat16(model)
+        counter = Passes(model).eval()
+        options = {"sigma": SIGMA, "classes": 10, "n0": 100, "n": size.draws, "batch": 500}
+        certify(counter, x, **options)
+        if sum(counter.forward_only) < 4 * (100 + size.draws):
+            raise RuntimeError(f"too few draws: {counter.forward_only}")
+        noisy = torch.rand(max(counter.forward_only), 3, 32, 32, device=device)
+
+        def passes() -> None:
+            with torch.no_grad(), frozen(model):
+                for count in counter.forward_only:
+                    model(noisy[:count])
+
+        return ratio(size, lambda: certify(model, x, **options), passes, device=device)
+
+    return measure
+
+
+def published_loop(model, x, *, sigma, classes, n0, n, batch) -> None:
+    """Certification as published code does it: an image at a time, counts made in Python.
+
+    After the code of Cohen, Rosenfeld & Kolter 2019: each pass repeats the image, adds fresh noise
+    and takes the answers to the CPU, where a loop counts them.
+    """
+    for image in x:
+        for draws in (n0, n):
+            counts = [0] * classes
+            while draws:
+                size = min(batch, draws)
+                draws -= size
+                copies = image.repeat(size, 1, 1, 1)
+                with torch.no_grad():
+                    answers = model(copies + torch.randn_like(copies) * sigma).argmax(1)
+                for answer in answers.cpu().numpy():
+                    counts[answer] += 1
+
+
+@functools.cache
+def certified(images: int, workers: int) -> float:
+    """Images a second by so many processes, which have started before."""
+    model = network("small_conv")
+    x = torch.rand(images, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    plan = smoothing.Plan(SIGMA, 10, n=1000)
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        list(smoothing.count(model, x[: 8 * workers], plan, range(8 * workers)[:images], pool))
+        start = time.perf_counter()
+        list(smoothing.count(model, x, plan, range(images), pool))
+        return images / (time.perf_counter() - start)
+
+
 @functools.cache
 def graded(copies: int, workers: int) -> tuple[float, dict[str, float]]:
     """Copies of the solved notebook, a sandbox each: submissions a minute; CPU seconds by part."""
@@ -167,6 +236,16 @@ BENCHMARKS = [
     for net in ("small_conv", "small_resnet")
     for own in (True, False)
 ]
+BENCHMARKS += [
+    *(Benchmark(f"certify_{net}", goal, "CPU time of the forward passes, bare / of certifying",
+                certifying(net)) for net, goal in (("small_conv", 0.8), ("small_resnet", 0.97))),
+    *(Benchmark(f"published_loop_{net}", None, "the same ratio for the loop in published code",
+                certifying(net, certify=published_loop)) for net in ("small_conv", "small_resnet")),
+    *([Benchmark("certify_gpu_bfloat16", 0.9, "time of the passes, bare / of certifying, on a GPU",
+                 certifying("small_resnet", device="cuda"))] if torch.cuda.is_available() else []),
+    Benchmark("certify_two_processes", 1.7, "images a second, two processes / one",
+              lambda size: certified(size.shared, 2) / certified(size.shared, 1)),
+]  # fmt: skip
 OWN = ("cells", "cases", "judging")
 BENCHMARKS += [
     Benchmark("grading_a_minute", 20, "submissions a minute, two workers",
@@ -179,17 +258,24 @@ BENCHMARKS += [
 ]  # fmt: skip
 
 
-def ratio(size: Size, *sides: Callable[[], object]) -> float:
+def ratio(size: Size, *sides: Callable[[], object], device: str = "cpu") -> float:
     """The median over repetitions of time(second side) / time(first side)."""
+
+    def clock() -> float:
+        if device == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
     for side in sides:
         side()
     ratios = []
     for repetition in range(size.repetitions):
         seconds = {}
         for which in (0, 1) if repetition % 2 else (1, 0):
-            start = time.process_time()
+            start = clock()
             sides[which]()
-            seconds[which] = time.process_time() - start
+            seconds[which] = clock() - start
         ratios.append(seconds[1] / seconds[0])
     return statistics.median(ratios)
 
@@ -203,6 +289,8 @@ def card(size: Size) -> dict:
         "batch": size.batch,
         "repetitions": size.repetitions,
         "copies": size.copies,
+        "draws": size.draws,
+        "shared": size.shared,
         "memory": "kept" if MEMORY.items() <= os.environ.items() else "as the allocator likes",
         "command": "make bench",
     }
@@ -229,6 +317,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--only {args.only!r}: rows are {', '.join(b.name for b in BENCHMARKS)}")
     size, out = QUICK if args.quick else FULL, args.out or OUT
     torch.set_num_threads(1)
+    os.environ["TQDM_DISABLE"] = "1"
     found = json.loads(out.read_text()) if out.exists() else {}
     missed = []
     for b in rows:

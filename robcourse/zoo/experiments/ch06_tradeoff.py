@@ -1,17 +1,7 @@
-"""The experiments whose results the pages read as records: too long, or too large, for a page.
+"""Chapter 6: distances between classes, transfer, and adversarial training watched."""
 
-`python -m robcourse.zoo.experiments [NAME ...]` (`make records`) runs them in the full profile, on
-the real data sets, and writes `records/NAME.json`: counts and settings with a card, no images.
-"""
-
-import argparse
-import datetime
 import json
 import math
-import os
-import sys
-import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from multiprocessing import get_context
@@ -19,17 +9,10 @@ from multiprocessing import get_context
 import torch
 from torch import Tensor, nn
 
-from robcourse import attacks, data, linear, risk, runtime, training
+from robcourse import attacks, data, risk, training
 from robcourse.threat import Threat, margin
-
-from . import HERE, build, load
-from .recipes import RECIPES, versions
-
-
-def linear_hypothesis() -> dict:
-    """Chapter 1 on larger images: chosen against random signs, and exact robust training."""
-    pairs = {"digits": (3, 8), "fashion": (0, 3), "cifar10": (0, 9)}
-    return {name: _two_classes(name, classes) for name, classes in pairs.items()}
+from robcourse.zoo import build, load
+from robcourse.zoo.recipes import RECIPES
 
 
 def class_distances() -> dict:
@@ -69,14 +52,6 @@ def robust_overfitting() -> dict:
     return _watched_runs({"1000": 1000}, fit, every=8, augmented=False)
 
 
-EXPERIMENTS: dict[str, Callable[[], dict]] = {
-    "linear-hypothesis": linear_hypothesis,
-    "class-distances": class_distances,
-    "transfer": transfer,
-    "adversarial-data": adversarial_data,
-    "robust-overfitting": robust_overfitting,
-}
-
 _TRIED = "APGD-CE and, towards two classes, APGD-T, 30 steps each"
 #: What `transfer` tries: three norms, a rotation about the centre, a shift of all pixels.
 FAMILIES: dict[str, Threat | str] = {
@@ -86,65 +61,6 @@ FAMILIES: dict[str, Threat | str] = {
     "rotation": "31 angles from -30 to 30 degrees, bilinear, zeros outside",
     "brightness": "21 shifts of all pixels from -0.3 to 0.3, cut off at the box",
 }
-
-
-def run(name: str, note: str = "") -> dict:
-    """The result of an experiment, with its card."""
-    start = time.perf_counter()
-    result = EXPERIMENTS[name]()
-    card = {
-        "experiment": EXPERIMENTS[name].__doc__,
-        "date": datetime.date.today().isoformat(),
-        "seconds": round(time.perf_counter() - start, 1),
-        "hardware": f"CPU, {os.cpu_count()} cores, threads used: {torch.get_num_threads()}",
-        "versions": versions(),
-        "command": f"ROBCOURSE_PROFILE=full make records ONLY={name}",
-        "note": note,
-    }
-    return {"card": card, **result}
-
-
-def _two_classes(name: str, classes: tuple[int, int]) -> dict:
-    whole = data.load(name).only(*classes)
-    train, test = whole.train_x.flatten(1), whole.test_x.flatten(1)
-    signs, y = 2 * whole.train_y - 1, 2 * whole.test_y - 1
-    budgets = [0.0, *(2**k / 255 for k in range(6))]
-    trained_at = {"standard": 0.0, "mild": 4 / 255, "robust": 16 / 255}
-    settings = {"decay": 1e-3, "steps": 3000}
-    rules = {
-        kind: linear.fit(train, signs, Threat("linf", eps), **settings)
-        for kind, eps in trained_at.items()
-    }
-    w, b = rules["standard"]
-    return {
-        "data": whole.name,
-        "classes": list(whole.classes),
-        "data_sha256": whole.sha256,
-        "n": len(y),
-        "d": test.shape[1],
-        "fit": settings,
-        "trained_at": trained_at,
-        "eps": budgets,
-        "right": {kind: [_right(*rule, test, y, eps) for eps in budgets]
-                  for kind, rule in rules.items()},
-        "right_by_chance": [_by_chance(w, b, test, y, eps) for eps in budgets],
-        "l1_over_l2": {kind: (u.abs().sum() / u.norm()).item() for kind, (u, _) in rules.items()},
-    }  # fmt: skip
-
-
-def _right(w, b, x, y, eps: float) -> int:
-    """How many are right at the exact worst point of the ℓ∞ ball in the box."""
-    return round(len(y) * (1 - linear.robust_risk(w, b, x, y, Threat("linf", eps))))
-
-
-def _by_chance(w, b, x, y, eps: float, *, draws: int = 20, seed: int = 0) -> float:
-    """How many are right, on average, when each pixel moves by ±eps at the toss of a coin."""
-    gen = runtime.generator(seed, x)
-    right = 0
-    for _ in range(draws):
-        toss = 2.0 * torch.randint(0, 2, x.shape, generator=gen, device=x.device) - 1
-        right += int((y * linear.score(w, b, (x + eps * toss).clamp(0, 1)) > 0).sum())
-    return right / draws
 
 
 def _near_classes(name: str, most: int, blocks: tuple[int, int]) -> dict:
@@ -305,26 +221,3 @@ def _watched(
     )  # fmt: skip
     loss = [round(v, 4) for v in log.loss.tolist()]
     return {"n": few, "loss": loss, "epochs": epochs, "right": right}
-
-
-def main(arguments: list[str]) -> int:
-    """Run the named experiments (all, if none is named) and write their records."""
-    parser = argparse.ArgumentParser("python -m robcourse.zoo.experiments", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="of a record; default: all")
-    parser.add_argument("--note", default="", help="printed on the card")
-    given = parser.parse_args(arguments)
-    unknown = [name for name in given.names if name not in EXPERIMENTS]
-    if unknown or runtime.profile() != "full":
-        print(f"run with ROBCOURSE_PROFILE=full; names: {', '.join(EXPERIMENTS)}", file=sys.stderr)
-        return 2
-    for name in given.names or EXPERIMENTS:
-        path = HERE / "records" / f"{name}.json"
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(run(name, given.note), indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
-        print(path.name)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))

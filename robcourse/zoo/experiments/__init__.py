@@ -1,0 +1,41 @@
+"""The experiments whose results the pages read as records: too long, or too large, for a page.
+
+`python -m robcourse.zoo.experiments [NAME ...]` (`make records`) runs them in the full profile, on
+the real data sets, and writes `records/NAME.json`: counts and settings with a card, no images.
+"""
+
+import datetime
+import os
+import time
+from collections.abc import Callable
+
+import torch
+
+from robcourse.zoo.recipes import versions
+
+from . import ch01_linear_hypothesis, ch02_concentration, ch06_tradeoff
+
+EXPERIMENTS: dict[str, Callable[[], dict]] = {
+    "linear-hypothesis": ch01_linear_hypothesis.linear_hypothesis,
+    "concentration": ch02_concentration.growth,
+    "class-distances": ch06_tradeoff.class_distances,
+    "transfer": ch06_tradeoff.transfer,
+    "adversarial-data": ch06_tradeoff.adversarial_data,
+    "robust-overfitting": ch06_tradeoff.robust_overfitting,
+}
+
+
+def run(name: str, note: str = "") -> dict:
+    """The result of an experiment, with its card."""
+    start = time.perf_counter()
+    result = EXPERIMENTS[name]()
+    card = {
+        "experiment": getattr(EXPERIMENTS[name], "func", EXPERIMENTS[name]).__doc__,
+        "date": datetime.date.today().isoformat(),
+        "seconds": round(time.perf_counter() - start, 1),
+        "hardware": f"CPU, {os.cpu_count()} cores, threads used: {torch.get_num_threads()}",
+        "versions": versions(),
+        "command": f"ROBCOURSE_PROFILE=full make records ONLY={name}",
+        "note": note,
+    }
+    return {"card": card, **result}
