@@ -178,7 +178,10 @@ def _cluster(address: str):
     """What makes the executor of a Dask cluster."""
     from contextlib import contextmanager
 
-    from distributed import Client
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ValueError("a cluster needs more: pip install 'robcourse[cluster]'") from error
 
     with Client(address, timeout=10):
         """It is there."""

@@ -132,3 +132,18 @@ def test_on_a_gpu_the_networks_answer_as_on_the_cpu():
         here = model(x)
         torch.testing.assert_close(model.cuda()(x.cuda()).cpu(), here, rtol=1e-3, atol=1e-4)
     assert models.mlp(4, 2)[2].weight.device.type == "cpu"
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_in_bfloat16_it_is_nearly_the_same_network_with_logits_in_float32(name):
+    net, x = BUILDERS[name]((3, 16, 16)), torch.rand(8, 3, 16, 16, generator=rng(2))
+    plain = net(x).detach()
+    fast = models.Bfloat16(net)
+    assert not fast.training
+    assert models.Bfloat16(net.train()).training
+    with untouched(fast.eval(), x):
+        logits = fast(x)
+    assert logits.dtype == torch.float32
+    assert torch.allclose(logits, plain, atol=0.02 * plain.abs().max().item())
+    assert not torch.equal(logits, plain)  # the arithmetic is another one
+    assert torch.allclose(net.eval()(x), plain, atol=1e-5)  # the network itself is as it was
