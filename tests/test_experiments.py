@@ -74,7 +74,7 @@ def test_the_command_refuses_the_quick_profile_and_unknown_names(monkeypatch, ca
 
 def test_a_record_is_whole_or_the_old_one(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("ROBCOURSE_PROFILE", "full")
-    monkeypatch.setattr(experiments, "HERE", tmp_path)
+    monkeypatch.setattr("robcourse.zoo.experiments.__main__.HERE", tmp_path)
     (tmp_path / "records").mkdir()
     old = tmp_path / "records" / "tiny.json"
     old.write_text('{"old": 1}')
