@@ -168,6 +168,7 @@ def published_loop(model, x, *, sigma, classes, n0, n, batch) -> None:
     After the code of Cohen, Rosenfeld & Kolter 2019: each pass repeats the image, adds fresh noise
     and takes the answers to the CPU, where a loop counts them.
     """
+    gen = torch.Generator().manual_seed(0)
     for image in x:
         for draws in (n0, n):
             counts = [0] * classes
@@ -176,7 +177,8 @@ def published_loop(model, x, *, sigma, classes, n0, n, batch) -> None:
                 draws -= size
                 copies = image.repeat(size, 1, 1, 1)
                 with torch.no_grad():
-                    answers = model(copies + torch.randn_like(copies) * sigma).argmax(1)
+                    noise = torch.randn(copies.shape, generator=gen) * sigma
+                    answers = model(copies + noise).argmax(1)
                 for answer in answers.cpu().numpy():
                     counts[answer] += 1
 
