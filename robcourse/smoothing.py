@@ -7,7 +7,8 @@ with probability at most alpha. One set of draws chooses the class, another one 
 
 What is certified is the classifier that runs: with its arithmetic, its ties and float32 noise.
 The theorem speaks of real numbers; noise of finitely many values can be attacked in principle
-(Jin, Ohrimenko & Rubinstein, "Getting a-Round Guarantees", 2022), and nothing here rules it out.
+(Voráček & Hein, "Sound randomized smoothing in floating-point arithmetic", ICLR 2023), and nothing
+here rules it out.
 """
 
 import multiprocessing
