@@ -5,10 +5,11 @@ was: finished images are read back, a line that was cut off is dropped and its i
 When all are there the lines are put in order, so the same settings give the same file.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,65 +63,72 @@ def certify(
         model, x, y: the base classifier, the images and their labels.
         numbers: of the images in their data set.
         plan: the settings.
-        origin: what else the card says: names and hashes of model and data, versions. A file with
+        origin: what else the card says and what must be the same when the run goes on: names and
+            hashes of model and data, arithmetic, versions. A file with
             another origin or plan, or with images that are not among these, is refused.
         executor: shares out the images, as in `smoothing.certify`.
 
     Raises:
-        ValueError: the file is of another run, or is none; or what `smoothing.certify` refuses.
+        ValueError: the file is of another run, or is none, or is being written by another command;
+            or what `smoothing.certify` refuses. Then the file is as it was.
     """
     path = Path(path)
     card = {"plan": dataclasses.asdict(plan), "images": list(numbers), **origin}
     card = json.loads(json.dumps(card))
+    label = dict(zip(card["images"], y.tolist(), strict=True))
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists():
-        _extended(path, card)
-    else:
-        _whole(path, [{"card": card}])
-    done = {c.image for c in read(path).counted}
-    rows = [row for row, number in enumerate(numbers) if number not in done]
-    label = dict(zip(numbers, y.tolist(), strict=True))
-    if rows:
+    with _alone(path):
+        old = _of_this_run(path, card) if path.exists() else Run(card, [], y[:0], len(label))
+        done = {c.image for c in old.counted}
+        rows = [row for row, number in enumerate(card["images"]) if number not in done]
+        rest = [card["images"][row] for row in rows]
+        found = smoothing.count(model, x[rows], plan, rest, executor) if rows else ()
+        _write(path, card, old)  # not before all was found to be in order
         with path.open("a", encoding="utf-8") as file:
-            rest = [numbers[row] for row in rows]
-            for counted in smoothing.count(model, x[rows], plan, rest, executor):
+            for counted in found:
                 line = {**dataclasses.asdict(counted), "y": label[counted.image]}
                 file.write(json.dumps(line) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-    run = read(path)
-    _write(path, card, run)
+        run = read(path)
+        _write(path, card, run)
     return run
 
 
 def read(path: str | os.PathLike) -> Run:
-    """What is in the file; a last line that was cut off counts for nothing, and is removed.
+    """What is in the file, also while it grows; a last line that was cut off counts for nothing.
 
     Raises:
         ValueError: not a file of a run, or damaged before its last line.
     """
     path = Path(path)
     raw = path.read_bytes()
-    whole = raw[: raw.rfind(b"\n") + 1]
     try:
-        head, *lines = (json.loads(line) for line in whole.splitlines())
+        head, *lines = (json.loads(line) for line in raw[: raw.rfind(b"\n") + 1].splitlines())
         card = head["card"]
         plan = Plan(**card["plan"])
-        found = {line["image"]: (Counted(**{k: v for k, v in line.items() if k != "y"}), line["y"])
-                 for line in lines}  # fmt: skip
+        found = {line["image"]: _line(line, plan) for line in lines}
+        pairs = [found[i] for i in card["images"] if i in found]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is not the file of a run, or is damaged: name another one, or move this one "
             f"out of the way ({type(error).__name__}: {error})"
         ) from error
-    if len(whole) < len(raw):
-        os.truncate(path, len(whole))
-    pairs = [found[i] for i in card["images"] if i in found]
-    for counted, _ in pairs:
-        if not 0 <= counted.hits <= counted.drawn <= plan.n:
-            raise ValueError(f"{path}: impossible counts for image {counted.image}: {counted}")
     y = torch.tensor([label for _, label in pairs], dtype=torch.int64)
     return Run(card, [c for c, _ in pairs], y, len(card["images"]) - len(pairs))
+
+
+def _line(line: dict, plan: Plan) -> tuple[Counted, int]:
+    """What was drawn of an image, and its label."""
+    if not all(type(value) is int for value in line.values()):
+        raise ValueError(f"expected whole numbers: {line}")
+    y = line["y"]
+    counted = Counted(**{k: v for k, v in line.items() if k != "y"})
+    if not 0 <= counted.hits <= counted.drawn <= plan.n:
+        raise ValueError(f"impossible counts for image {counted.image}: {counted}")
+    if not 0 <= min(y, counted.label) <= max(y, counted.label) < plan.classes:
+        raise ValueError(f"impossible label for image {counted.image}: {counted}, y = {y}")
+    return counted, y
 
 
 def table(run: Run, radii: Sequence[float], *, alpha: float = 0.05) -> str:
@@ -134,17 +142,33 @@ def table(run: Run, radii: Sequence[float], *, alpha: float = 0.05) -> str:
     return "\n".join(rows)
 
 
-def _extended(path: Path, card: dict) -> None:
-    """Take up a file whose images are among those of the card, and everything else the same."""
+def _of_this_run(path: Path, card: dict) -> Run:
+    """The run in the file, if its images are among those of the card, and all else is the same."""
     old = read(path)
     differs = sorted(k for k in {*old.card, *card} if old.card.get(k) != card.get(k))
-    if differs == ["images"] and set(old.card["images"]) <= set(card["images"]):
-        _write(path, card, old)
-    elif differs:
+    grows = differs == ["images"] and set(old.card["images"]) <= set(card["images"])
+    if differs and not grows:
         raise ValueError(
             f"{path} is of another run: it differs in {', '.join(differs)}; name another file, "
             "or move this one out of the way"
         )
+    return old
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """While it lasts no other process writes this run (where the system has such locks)."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another command is writing {path}: wait, or name another") from None
+        yield
 
 
 def _write(path: Path, card: dict, run: Run) -> None:

@@ -11,7 +11,7 @@ GIB = 1 << 30
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what was typed; the exit status: 0 done, 1 some rows need a look, 2 nothing was done."""
+    """Do what was typed; the exit status: 0 done, 1 some rows need a look or are missing, 2 not."""
     options = _parser().parse_args(arguments)
     if options.command == "certify":
         return _certify(options)
@@ -24,21 +24,27 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _certify(options) -> int:
+    import torch
+
     from robcourse import campaign, data, models, runtime
     from robcourse.smoothing import Plan
 
     try:
         model, origin = _model(options.model)
         dataset = data.load(options.data)
-        numbers = range(len(dataset.test_y))[options.first :: options.every][: options.limit]
+        n = len(dataset.test_y)
+        numbers = range(n)[options.first :: options.every][: options.limit]
+        if not numbers:
+            return _refuse(f"--first is {options.first}; {dataset.name} has {n} test images")
         x, y = dataset.test_x[list(numbers)], dataset.test_y[list(numbers)]
         plan = Plan(options.sigma, len(dataset.classes), options.n0, options.n, options.alpha,
                     options.batch, options.seed)  # fmt: skip
         if options.bfloat16:
             model = models.Bfloat16(model)
         origin["arithmetic"] = "bfloat16" if options.bfloat16 else "float32"
-        origin |= {"data": dataset.name, "data_sha256": dataset.sha256}
         device = runtime.device()
+        origin |= {"data": dataset.name, "data_sha256": dataset.sha256}
+        origin |= {"device": device.type, "torch": torch.__version__}
         with _pool(options) as executor:
             run = campaign.certify(
                 options.out, model.to(device), x.to(device), y, numbers, plan, origin,
@@ -48,7 +54,7 @@ def _certify(options) -> int:
         return _refuse(_words(error))
     print(campaign.table(run, _radii(run)))
     print(f"{len(run.counted)} images in {options.out}")
-    return 0
+    return _missing(run)
 
 
 def _analyze(options) -> int:
@@ -63,10 +69,13 @@ def _analyze(options) -> int:
             _draw(run, options.figure)
     except (ValueError, OSError) as error:
         return _refuse(_words(error))
+    return _missing(run)
+
+
+def _missing(run) -> int:
     if run.missing:
         print(f"{run.missing} images are missing: type the command that made the file again")
-        return 1
-    return 0
+    return 1 if run.missing else 0
 
 
 def _draw(run, path: Path) -> None:
@@ -101,15 +110,22 @@ def _model(name: str):
     if ":" not in name:
         model, card = zoo.load(name)
         return model, {"model": name, "weights_sha256": card.weights_sha256}
-    module, function = name.split(":", 1)
+    where, function = name.split(":", 1)
     sys.path.insert(0, os.getcwd())
-    model = getattr(importlib.import_module(module), function)()
+    try:
+        module = importlib.import_module(where)
+        model = getattr(module, function)()
+        source = Path(module.__file__).read_bytes()
+    except Exception as error:
+        raise ValueError(f"{name} failed with {type(error).__name__}: {error}") from error
     if not isinstance(model, torch.nn.Module):
         raise ValueError(f"{name} returned {type(model).__name__}; expected a torch.nn.Module")
-    buffer = io.BytesIO()
-    torch.save(model.state_dict(), buffer)
-    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
-    return model.eval(), {"model": name, "weights_sha256": digest}
+    weights = io.BytesIO()
+    torch.save(model.state_dict(), weights)
+    digests = {"weights_sha256": weights.getvalue(), "source_sha256": source}
+    return model.eval(), {"model": name} | {
+        key: hashlib.sha256(content).hexdigest() for key, content in digests.items()
+    }
 
 
 def _pool(options):
@@ -226,7 +242,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--course", type=Path, default=Path(), metavar="DIR",
         help="the folder with solutions/ and exercises/ (default: this one)")  # fmt: skip
     add("--roster", type=Path, metavar="FILE", help="CSV: student, and perhaps name, email")
-    add("--workers", type=_workers, default=os.cpu_count() or 1, metavar="N",
+    add("--workers", type=_from(1, 200), default=os.cpu_count() or 1, metavar="N",
         help="submissions at a time (default: one for each core)")  # fmt: skip
     add("--scheduler", metavar="ADDRESS", help="of a Dask cluster that does the work")
     add("--timeout", type=float, default=120.0, metavar="SECONDS",
@@ -256,13 +272,13 @@ def _parse_certify(commands) -> None:
     add("--n", type=int, default=10_000, help="draws for counting (default: 10000)")
     add("--n0", type=int, default=100, help="draws for choosing the class (default: 100)")
     add("--alpha", type=float, default=1e-3, help="that a certificate fails (default: 0.001)")
-    add("--first", type=int, default=0, help="the first test image (default: 0)")
-    add("--every", type=int, default=1, help="then every so many (default: 1)")
-    add("--limit", type=int, help="so many images at most (default: all)")
+    add("--first", type=_from(0), default=0, help="the first test image (default: 0)")
+    add("--every", type=_from(1), default=1, help="then every so many (default: 1)")
+    add("--limit", type=_from(1), help="so many images at most (default: all)")
     add("--batch", type=int, default=1000, help="draws in a forward pass (default: 1000)")
     add("--seed", type=int, default=0, help="of the draws (default: 0)")
     add("--bfloat16", action="store_true", help="certify the network in this arithmetic: faster")
-    add("--workers", type=_workers, default=1, metavar="N", help="processes (default: 1)")
+    add("--workers", type=_from(1, 200), default=1, metavar="N", help="processes (default: 1)")
     add("--scheduler", metavar="ADDRESS", help="of a Dask cluster that draws")
 
 
@@ -277,10 +293,16 @@ def _parse_analyze(commands) -> None:
     add("--figure", type=Path, metavar="FILE", help="draw the curve into this file")
 
 
-def _workers(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 200:
-        raise argparse.ArgumentTypeError(f"{text}: expected a number from 1 to 200")
-    return int(text)
+def _from(low: int, high: int = sys.maxsize):
+    """What reads a whole number of that range."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            expected = f"from {low} to {high}" if high < sys.maxsize else f"of at least {low}"
+            raise argparse.ArgumentTypeError(f"{text}: expected a number {expected}")
+        return int(text)
+
+    return read
 
 
 if __name__ == "__main__":

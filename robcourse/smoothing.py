@@ -14,7 +14,7 @@ here rules it out.
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, wait
 from dataclasses import dataclass
 from itertools import islice
 
@@ -27,7 +27,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .intervals import clopper_pearson_lower
-from .runtime import frozen, quiet, validate
+from .runtime import quiet, validate
 from .threat import Certificate
 
 #: Draws come in blocks of this size. What a block holds depends on (seed, image, block) alone.
@@ -41,7 +41,7 @@ def radius(
 
     sigma·Φ⁻¹(p_a) if only p_a is known, sigma/2·(Φ⁻¹(p_a) − Φ⁻¹(p_b)) if every other class has
     at most p_b. Lower bounds of p_a and upper bounds of p_b give lower bounds of the radius. It is
-    infinite at p_a = 1, which no count can show.
+    infinite at p_a = 1, which no count can show (0 if p_b says the contrary).
 
     Raises:
         ValueError: sigma ≤ 0, or a probability outside [0, 1].
@@ -58,7 +58,7 @@ def radius(
     quantiles = [torch.as_tensor(ndtri(p.cpu().numpy())).to(p.device) for p in tensors]
     if p_b is None:
         return sigma * quantiles[0]
-    return sigma / 2 * (quantiles[0] - quantiles[1])
+    return (sigma / 2 * (quantiles[0] - quantiles[1])).nan_to_num(0.0, torch.inf, -torch.inf)
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ def certify(
         alpha: the probability, for each image, that its certificate is wrong.
         batch: draws in a forward pass, in hundreds; they fill up across images.
         seed: with an image's number and a block's, it fixes the block's draws.
-        images: the numbers of the images; 0, 1, … if None.
-        executor: shares out the images: a process pool, or that of a Dask client.
+        images: the numbers of the images, each once; 0, 1, … if None.
+        executor: shares out the images, eight at a time: a process pool, or a Dask client's.
         on_image: called with each image's counts as soon as they are there, in any order.
 
     Raises:
@@ -120,13 +120,13 @@ def certify(
             number of classes, NaN logits, or what `runtime.validate` refuses.
     """
     plan = Plan(sigma, classes, n0, n, alpha, batch, seed)
-    numbers = _numbers(images, x)
+    numbers = range(len(x)) if images is None else images
     found = {}
     for counted in count(model, x, plan, numbers, executor):
         found[counted.image] = counted
         if on_image is not None:
             on_image(counted)
-    return certificate([found[i] for i in numbers], plan, x.device)
+    return certificate([found[int(i)] for i in numbers], plan, x.device)
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,10 @@ class Plan:
     seed: int = 0
 
     def __post_init__(self):
-        _positive(sigma=self.sigma, n0=self.n0, n=self.n)
+        _positive(sigma=self.sigma)
+        _whole(n0=self.n0, n=self.n, batch=self.batch, classes=self.classes)
+        if type(self.seed) is not int or self.seed < 0:
+            raise ValueError(f"seed is {self.seed!r}; expected a whole number, 0 or more")
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha is {self.alpha}; expected a probability, between 0 and 1")
         if self.classes < 2:
@@ -215,6 +218,7 @@ def predict(
 
     Source: Cohen, Rosenfeld & Kolter 2019, section 3.2.1 (after Hung & Fithian 2019).
     """
+    _whole(n=n)
     plan = Plan(sigma, classes, n, 1, alpha, batch, seed)
     _look(model, x, plan)
     counts = torch.zeros(len(x), classes, dtype=torch.int64)
@@ -237,33 +241,45 @@ def count(
 ) -> Iterator[Counted]:
     """The counts behind `certify`, image by image as they are finished, in any order.
 
-    With an executor the images travel in small shares; what a share draws does not depend on who
-    draws it, so on one kind of machine the counts are the same bits.
+    With an executor the images travel in shares of eight; what a share draws does not depend on
+    who draws it, so on one kind of machine the counts are the same bits.
+
+    Raises:
+        ValueError: at once, what `certify` refuses; later, NaN.
     """
     _look(model, x, plan)
+    return _watched(model, x, plan, _numbers(numbers, x), executor)
+
+
+def _watched(model, x, plan, numbers, executor) -> Iterator[Counted]:
     with tqdm(total=len(x), unit="image", disable=quiet()) as bar:
-        for counted in _shared(model, x, plan, list(numbers), executor):
+        for counted in _shared(model, x, plan, numbers, executor):
             bar.update()
             yield counted
 
 
-#: Images that travel together.
-_SHARE = 8
+#: Images that travel together, and how many such shares are under way at most.
+_SHARE, _AHEAD = 8, 200
 
 
 def _shared(model, x, plan, numbers, executor) -> Iterator[Counted]:
     if executor is None:
         yield from _count(model, x, plan, numbers)
         return
-    shares = [
-        executor.submit(_listed, model, x[i : i + _SHARE], plan, numbers[i : i + _SHARE])
-        for i in range(0, len(x), _SHARE)
-    ]
+    starts, under_way = iter(range(0, len(x), _SHARE)), set()
     try:
-        for share in as_completed(shares):
-            yield from share.result()
+        while True:
+            for i in islice(starts, _AHEAD - len(under_way)):
+                part = slice(i, i + _SHARE)  # cloned: pickled, a view takes all images along
+                share = executor.submit(_listed, model, x[part].clone(), plan, numbers[part])
+                under_way.add(share)
+            if not under_way:
+                return
+            finished, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+            for share in finished:
+                yield from share.result()
     finally:
-        for share in shares:
+        for share in under_way:
             share.cancel()
 
 
@@ -364,8 +380,7 @@ def _draw(model: Callable, x: Tensor, plan: Plan, pieces: list[Piece]) -> Int[Te
     for part, p in zip(noisy.split(sizes), pieces, strict=True):
         gen = torch.Generator(x.device).manual_seed(_seed(plan.seed, p))
         part.normal_(0.0, plan.sigma, generator=gen).add_(x[p.row])
-    with frozen(model):
-        logits = model(noisy)
+    logits = model(noisy)
     k = plan.classes
     if logits.shape != (len(noisy), k):
         raise ValueError(
@@ -395,7 +410,8 @@ def _seen(drawn: Tensor, pieces: list[Piece]) -> Int[Tensor, "p k"]:
 def _seed(seed: int, piece: Piece) -> int:
     """The seed of a block's draws: 32 bits, all that torch's generator on a CPU takes in.
 
-    A one-to-one scramble of (image's start + block), so no two blocks of an image are the same.
+    A one-to-one scramble of (image's start + block), so no two blocks of an image are the same;
+    blocks of different images may be, by chance, which leaves each image's level as it is.
     """
     start = int(np.random.SeedSequence([seed, piece.image]).generate_state(1)[0])
     h = (start + piece.stage * 0x80000000 + piece.block) & 0xFFFFFFFF
@@ -407,21 +423,29 @@ def _seed(seed: int, piece: Piece) -> int:
 def _look(model: Callable, x: Tensor, plan: Plan) -> None:
     """Refuse what cannot be meant, before anything is drawn."""
     validate(model, x, box=(0.0, 1.0) if x.ndim == 4 else None)
-    with frozen(model), torch.no_grad():
+    with torch.no_grad():
         k = model(x[:1]).shape[1]
     if k != plan.classes:
         raise ValueError(f"classes is {plan.classes}; the model has {k}")
 
 
-def _numbers(images: Sequence[int] | None, x: Tensor) -> list[int]:
+def _numbers(numbers: Sequence[int], x: Tensor) -> list[int]:
     """The images' numbers, each once."""
-    numbers = list(range(len(x)) if images is None else images)
-    if len(numbers) != len(x) or len(set(numbers)) != len(numbers):
-        raise ValueError(f"images has {len(numbers)} numbers; x has {len(x)} images, each its own")
-    return numbers
+    found = [int(i) for i in numbers]
+    if len(found) != len(x):
+        raise ValueError(f"there are {len(found)} numbers of images; x has {len(x)} images")
+    if len(set(found)) != len(found) or min(found) < 0:
+        raise ValueError(f"the images' numbers are {found[:5]} …; expected each once, from 0 up")
+    return found
 
 
 def _positive(**values: int | float) -> None:
     for name, value in values.items():
         if not 0 < value < float("inf"):
             raise ValueError(f"{name} is {value}; expected a number > 0")
+
+
+def _whole(**values: int) -> None:
+    for name, value in values.items():
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name} is {value!r}; expected a whole number, 1 or more")

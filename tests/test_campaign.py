@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -82,6 +83,9 @@ def test_a_cut_file_is_finished_to_the_same_bytes_and_nothing_is_drawn_twice(ima
         (lambda raw: b"image,label\n1,2\n", "not the file of a run"),
         (lambda raw: raw.replace(b'"hits"', b'"hists"', 1), "not the file of a run, or is damaged"),
         (lambda raw: raw.replace(b'"hits": ', b'"hits": 9', 1), "impossible counts"),
+        (lambda raw: raw.replace(b'"label": ', b'"label": 7', 1), "impossible label"),
+        (lambda raw: raw.replace(b'"y": 0', b'"y": null', 1), "expected whole numbers"),
+        (lambda raw: raw.replace(b'"images": [', b'"pictures": [', 1), "not the file of a run"),
     ],
 )
 def test_what_is_no_file_of_a_run_is_refused_and_left_alone(images, tmp_path, spoil, words):
@@ -94,6 +98,40 @@ def test_what_is_no_file_of_a_run_is_refused_and_left_alone(images, tmp_path, sp
     with pytest.raises(ValueError, match=words):
         whole(path, images)
     assert path.read_bytes() == spoiled
+
+
+def test_to_look_at_a_run_changes_nothing_and_only_one_writes_it(images, tmp_path):
+    path = tmp_path / "run.jsonl"
+    whole(path, images)
+    cut = path.read_bytes()[:-5]
+    path.write_bytes(cut)
+    assert campaign.read(path).missing == 1
+    assert path.read_bytes() == cut
+
+    class Meanwhile(Half):
+        def forward(self, x):
+            with pytest.raises(ValueError, match="another command is writing"):
+                whole(path, images)
+            return super().forward(x)
+
+    x, y, numbers = images
+    run = campaign.certify(path, Meanwhile().eval(), x, y, numbers, PLAN, {"model": "half"})
+    assert run.missing == 0
+
+
+@pytest.mark.parametrize(
+    ("plan", "numbers", "words"),
+    [
+        (Plan(0.3, 5, n=100), range(12), "classes is 5; the model has 2"),
+        (PLAN, [0] * 12, "expected each once"),
+        (PLAN, range(-1, 11), "expected each once, from 0 up"),
+    ],
+)
+def test_what_is_refused_leaves_no_file(images, tmp_path, plan, numbers, words):
+    x, y, _ = images
+    with pytest.raises(ValueError, match=words):
+        campaign.certify(tmp_path / "run", Half().eval(), x, y, numbers, plan, {})
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_file_grows_with_the_images_that_are_asked_for(images, tmp_path):
@@ -175,6 +213,8 @@ def test_a_cluster_gives_the_same_file_also_when_a_worker_is_killed(tmp_path, cl
         (["--alpha", "2"], "alpha is 2.0"),
         (["--data", "imagenet"], "name is 'imagenet'; allowed"),
         (["--limit", "2"], "classes is 10; the model has 2"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--first", "5000"], "--first is 5000; digits has 899 test images"),
         (["--scheduler", "tcp://127.0.0.1:1"], "127.0.0.1:1"),
     ],
 )
@@ -189,7 +229,7 @@ def test_the_command_refuses_in_a_line(tmp_path, capsys, change, words):
 def test_a_model_of_ones_own_is_named_by_module_and_function(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine_for_a_test.py").write_text(
         "from robcourse import models\n\ndef net():\n    return models.mlp(64, 10, seed=3)\n\n"
-        "def number():\n    return 3\n"
+        "def number():\n    return 3\n\ndef broken():\n    return 1 / 0\n"
     )
     monkeypatch.chdir(tmp_path)
     line = ["certify", "mine_for_a_test:net", "--data", "digits", "--sigma", "0.5", "--n", "100"]
@@ -199,6 +239,10 @@ def test_a_model_of_ones_own_is_named_by_module_and_function(tmp_path, monkeypat
     assert (tmp_path / "curve.png").stat().st_size > 1000
     line[1] = "mine_for_a_test:number"
     assert cli.main([*line, "--out", "other"]) == 2
-    line[1] = "mine_for_a_test:nothing"
-    assert cli.main([*line, "--out", "other"]) == 2
-    assert "nothing" in capsys.readouterr().err
+    for name, words in (("nothing", "AttributeError"), ("broken", "ZeroDivisionError")):
+        line[1] = f"mine_for_a_test:{name}"
+        assert cli.main([*line, "--out", "other"]) == 2
+        assert f"{line[1]} failed with {words}" in capsys.readouterr().err
+    assert not Path("other").exists()
+    card = campaign.read("run").card
+    assert {"source_sha256", "weights_sha256", "device", "torch"} < set(card)

@@ -162,7 +162,7 @@ def test_whoever_draws_the_counts_are_the_same(line, pool):
     alone = smoothing.certify(Half().eval(), line, **options)
     net, images = models.small_conv((1, 8, 8), 2, width=8), torch.rand(9, 1, 8, 8, generator=rng(1))
     deep = smoothing.certify(net, images, **options)  # its threads are running when it forks
-    with pool(2) as executor:
+    with pool(2) as executor, untouched(net):
         shared = smoothing.certify(Half().eval(), line, **options, executor=executor)
         again = smoothing.certify(net, images, **options, executor=executor)
     for one, other in ((alone, shared), (deep, again)):
@@ -248,7 +248,7 @@ def test_prediction_abstains_where_classes_cannot_be_told_apart(line):
         ({"batch": 99}, "blocks of 100"),
         ({"classes": 1}, "classes is 1"),
         ({"classes": 3}, "classes is 3; the model has 2"),
-        ({"images": [0, 0]}, "each its own"),
+        ({"images": [0, 0]}, "expected each once"),
     ],
 )
 def test_bad_settings_are_refused(line, change, words):
