@@ -302,7 +302,7 @@ def _samples(train: Tensor, test: Tensor, alpha: float, eps: float) -> tuple[Ten
         raise ValueError(f"alpha is {alpha}; expected a share strictly between 0 and 1")
     if not 0 <= eps < math.inf:
         raise ValueError(f"eps is {eps}; expected a distance ≥ 0")
-    return a, b, math.ceil(alpha * len(a) - 1e-9)
+    return a, b, max(1, math.ceil(alpha * len(a) - 1e-9))
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ import json
 import pytest
 import torch
 
-from robcourse import data, linear, runtime, zoo
+from robcourse import data, linear, models, runtime, smoothing, zoo
+from robcourse.intervals import clopper_pearson
 from robcourse.threat import Threat
 from robcourse.zoo import experiments
 from robcourse.zoo.experiments import ch01_linear_hypothesis as ch01
@@ -192,3 +193,55 @@ def test_the_watched_runs_are_possible(record):
             assert len(counts["clean"]) == len(counts["robust_upper"]) == len(run["epochs"])
             pairs = zip(counts["clean"], counts["robust_upper"], strict=True)
             assert all(0 <= robust <= clean <= run["n"] for clean, robust in pairs)
+
+
+GROWN = zoo.record("concentration")
+
+
+def test_the_sets_that_were_found_are_possible():
+    assert GROWN["network"]["name"] in zoo.cards()
+    for row in GROWN["rows"]:
+        assert 0 <= row["broken"] <= GROWN["attack"]["n"]
+        assert {e["found"].split()[-1] for e in row["sets"]} <= {"half-space", "ball", "balls"}
+        for e in row["sets"]:
+            assert (e["eps"], e["norm"], e["n"]) == (row["eps"], row["norm"], GROWN["network"]["n"])
+            assert 0 < e["inside"] <= e["expanded"] <= e["n"]
+    for norm in ("l2", "linf"):
+        rows = [row for row in GROWN["rows"] if row["norm"] == norm]
+        assert [r["eps"] for r in rows] == sorted(r["eps"] for r in rows)
+        assert [r["broken"] for r in rows] == sorted(r["broken"] for r in rows)
+
+
+@pytest.mark.parametrize("sigma", ["0.12", "0.25", "0.50", "1.00"])
+def test_the_counts_of_the_certificates_are_possible(sigma):
+    record, card = zoo.record(f"certified-{sigma}"), zoo.cards()[f"cifar10-noise-{sigma}"]
+    plan = smoothing.Plan(**record["plan"])
+    assert plan.sigma == float(sigma)
+    assert record["weights_sha256"] == card.weights_sha256
+    assert record["columns"] == ["image", "y", "label", "hits", "drawn"]
+    images = [row[0] for row in record["counted"]]
+    assert images == sorted(set(images))
+    spare = plan.n - plan.fewest()
+    for _, y, label, hits, drawn in record["counted"]:
+        assert 0 <= min(y, label) <= max(y, label) < plan.classes
+        assert 0 <= hits <= drawn <= plan.n
+        assert (drawn == plan.n) == (drawn - hits <= spare) or drawn - hits <= spare + 100
+    share = sum(row[1] == row[2] for row in record["counted"]) / len(images)
+    low, high = clopper_pearson(round(share * len(images)), len(images), 1e-6)
+    assert low - 0.2 < card.clean["accuracy"] < high + 0.2  # other inputs, not another network
+
+
+@pytest.mark.parametrize("sigma", ["0.25", "1.00"])
+def test_counts_come_out_again_from_the_real_data(sigma):
+    """Two images of a record, drawn again: the same seeds, perhaps another arithmetic."""
+    if runtime.profile() != "full":
+        pytest.skip("cifar10 is read in the full profile only")
+    record, images = zoo.record(f"certified-{sigma}"), data.load("cifar10").test_x
+    net = models.Bfloat16(zoo.load(f"cifar10-noise-{sigma}")[0])
+    plan = smoothing.Plan(**record["plan"])
+    rows = {row[0]: row for row in record["counted"][:2]}
+    for c in smoothing.count(net, images[list(rows)], plan, list(rows)):
+        _, _, label, hits, drawn = rows[c.image]
+        assert c.label == label
+        assert abs(c.drawn - drawn) <= 0.01 * plan.n
+        assert abs(c.hits - hits) <= 0.01 * plan.n

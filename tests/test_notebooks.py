@@ -238,6 +238,12 @@ def test_the_rows_of_chapter_2_are_all_there():
     assert mine == {f"C{i}" for i in range(1, 12)}
 
 
+def test_the_rows_of_chapter_3_are_all_there():
+    mine = {r["row"] for r in ROWS if r["chapter"] == "03_smoothing"}
+    plain = {f"S{i}" for i in range(1, 13)} - {"S4"}
+    assert mine == plain | {"S4a", "S4b", "S4c", "S4d", "D7"}
+
+
 def test_the_rows_of_chapter_6_are_all_there():
     mine = {r["row"] for r in ROWS if r["chapter"] == "06_tradeoff"}
     plain = {f"T{i}" for i in range(1, 31)} - {"T16"}
