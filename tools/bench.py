@@ -57,7 +57,7 @@ class Size:
     shared: int  # images that processes share out
 
 
-FULL = Size(batch=64, repetitions=15, copies=60, draws=400, shared=160)
+FULL = Size(batch=64, repetitions=15, copies=60, draws=900, shared=160)
 QUICK = Size(batch=4, repetitions=2, copies=2, draws=100, shared=4)
 
 
@@ -146,7 +146,7 @@ def certifying(net: str, *, certify: Callable = smoothing.certify, device: str =
         if device == "cuda":
             model = models.Bfloat16(model)
         counter = Passes(model).eval()
-        options = {"sigma": SIGMA, "classes": 10, "n0": 100, "n": size.draws, "batch": 500}
+        options = {"sigma": SIGMA, "classes": 10, "n0": 100, "n": size.draws, "batch": 1000}
         certify(counter, x, **options)
         if sum(counter.forward_only) < 4 * (100 + size.draws):
             raise RuntimeError(f"too few draws: {counter.forward_only}")
