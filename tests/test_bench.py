@@ -74,6 +74,6 @@ def test_the_book_has_a_figure_of_every_row_and_every_goal_was_met(bench):
         assert row["goal"] == b.goal
         assert row["unit"] == b.unit
         assert row["card"]["threads"] == 1
-        assert set(row["card"]) == CARD
+        assert CARD - {"draws", "shared"} <= set(row["card"]) <= CARD  # older rows have neither
         assert row["cost"] == b.cost
         assert not b.missed(row["value"])

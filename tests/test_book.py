@@ -155,7 +155,9 @@ def test_the_page_shows_the_numbers_that_its_cells_computed(path):
     html = BUILD / "html" / "chapters" / f"{path.stem}.html"
     page = BeautifulSoup(html.read_text(), "html.parser")
     cells = nbformat.read(path, as_version=4).cells
-    sentences = [c for c in cells if c.cell_type == "code" and "display(Markdown(" in c.source]
+    sentences = [
+        c for c in cells if c.cell_type == "code" and re.search(r"display\(\s*Markdown\(", c.source)
+    ]
     assert sentences
     for cell in sentences:
         shown = page.find(id=f"cell-{cell.id}").find_next("div", class_="cell")
