@@ -11,12 +11,9 @@ from robcourse.threat import Threat
 
 from . import Accepted, Case, Check, oracles
 from . import messages as m
+from .cases import generator
 
 ORDERS = {"linf": (np.inf, 1), "l2": (2, 2), "l1": (1, np.inf)}
-
-
-def _generator(seed: int, exercise: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 1009 + exercise) % 2**63)
 
 
 def _plain(*args):
@@ -33,7 +30,7 @@ def _norm_sign(name):
 
 
 def distance_cases(seed):
-    g = _generator(seed, 1)
+    g = generator(seed, 1)
     w, x = torch.tensor([3.0, 4.0]), torch.tensor([[2.0, 1.0], [0.0, 0.0]])
     text = [
         Case((w.clone(), -5.0, x.clone(), p), f"w = (3, 4), {_norm_sign(p)}", True) for p in ORDERS
@@ -79,7 +76,7 @@ def distance_judge(case, answer):
 
 
 def worst_case_cases(seed):
-    g = _generator(seed, 2)
+    g = generator(seed, 2)
     out = []
     for p, eps, scale in (("linf", 0.2, 1), ("l2", 0.6, 0.02), ("l2", 0.6, 1), ("l1", 1.3, 1)):
         for box in (None, (0.0, 1.0)):
@@ -175,7 +172,7 @@ def _steps(v, x, threat):
 
 
 def sign_shifts_cases(seed):
-    g = _generator(seed, 3)
+    g = generator(seed, 3)
     sparse = torch.zeros(64)
     sparse[5] = 1.0
     dense = torch.randn(400, generator=g)
@@ -272,7 +269,7 @@ def _not_sums(q, w, count):
 
 
 def robust_risk_cases(seed):
-    g = _generator(seed, 4)
+    g = generator(seed, 4)
     w, b = torch.tensor([3.0, 4.0]), -5.0
     # The first score is 5, a tie. Found by search: each slip of the judge gives another share.
     x = torch.tensor([[2, 1], [-3, 3], [1, 1], [4, 4], [4, 2], [2, 0], [-1, 1],
@@ -316,7 +313,7 @@ def robust_risk_judge(case, answer):
 
 
 def fgsm_cases(seed):
-    g = _generator(seed, 5)
+    g = generator(seed, 5)
     out = []
     for i, (p, eps, box) in enumerate(
         (("linf", 0.1, (0.0, 1.0)), ("linf", 0.2, None), ("l2", 0.5, (0.0, 1.0)))
@@ -374,7 +371,7 @@ _SIZE = "a gradient has the right direction, not the right size: normalise it, e
 
 
 def project_l1_cases(seed):
-    g = _generator(seed, 6)
+    g = generator(seed, 6)
     text = torch.tensor([[3.0, 1.0], [-0.5, 0.25]])
     delta = torch.randn(12, 7, generator=g) * torch.rand(12, 1, generator=g) * 2
     delta[0], delta[1, 1:] = 1.0, 0.0
@@ -412,7 +409,7 @@ def project_l1_judge(case, answer):
 
 
 def pgd_cases(seed):
-    g = _generator(seed, 7)
+    g = generator(seed, 7)
     plans = (
         ("linf", 0.15, 10, 0.15),
         ("linf", 0.3, 10, 0.2),
@@ -593,7 +590,7 @@ def _robust_accuracy(w, b, x, y, eps):
 
 
 def holder_witness_cases(seed):
-    g = _generator(seed, 8)
+    g = generator(seed, 8)
     text = [
         Case((torch.tensor([3.0, -4.0]), p), f"w = (3, −4), {_norm_sign(p)}", True) for p in ORDERS
     ]
@@ -630,7 +627,7 @@ def _split_cases(exercise, count):
         d = data.load("digits").only(3, 8)
         x = torch.cat([d.train_x, d.test_x]).flatten(1)
         y = 2 * torch.cat([d.train_y, d.test_y]).to(x.dtype) - 1
-        g, out = _generator(seed, exercise), []
+        g, out = generator(seed, exercise), []
         for i in range(count):
             a, b = torch.randperm(len(x), generator=g).tensor_split(2)
             out.append(Case((x[a], y[a]), f"split {i + 1} of {count}", kept=(x[b], y[b])))

@@ -8,42 +8,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 from scipy.special import betainc, betaln, gammaincinv, ndtr, ndtri
-from torch import Tensor
 
 from robcourse import data
 
 from . import Accepted, Case, Check
 from . import messages as m
-
-
-def _generator(seed: int, exercise: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 1009 + exercise) % 2**63)
-
-
-def _numpy_generator(seed: int, exercise: int) -> np.random.Generator:
-    return np.random.default_rng((seed * 1009 + exercise) % 2**63)
-
-
-def _plain(*args):
-    """Tensors as NumPy arrays of float64, the rest as they are."""
-    return tuple(a.double().numpy() if isinstance(a, Tensor) else a for a in args)
-
-
-def _tensor(values) -> Tensor:
-    return torch.tensor(np.asarray(values, float))
-
-
-def _compare_all(names, answer, want, slips, **tolerance):
-    """`m.compare` part by part; a slip that gives all of them comes first."""
-    answer = [np.asarray(a, float) for a in answer]
-    near = {"rtol": 1e-4, "atol": 1e-5} | tolerance
-    same = lambda slip: all(np.allclose(a, b, **near) for a, b in zip(answer, slip, strict=True))
-    slips = sorted(slips, key=lambda slip: not same(slip[0]))
-    for k, name in enumerate(names):
-        each = [(slip[k], why) for slip, why in slips]
-        if said := m.compare(answer[k], want[k], each, what=f"{name} ", **tolerance):
-            return said
-    return None
+from .cases import generator, numbers, numpy_generator, tensor
 
 
 def _compare_factors(value, want, slips):
@@ -63,14 +33,6 @@ def _distinct(slips, want, least=1e-3) -> bool:
     each = [*((np.ravel(a), why) for a, why in slips), (np.ravel(want), "right")]
     far = lambda a, b: (abs(a - b) > least * np.minimum(1, np.maximum(abs(a), abs(b)))).any()
     return all(far(a, b) for i, (a, one) in enumerate(each) for b, two in each[:i] if one != two)
-
-
-def _refuse_numbers(answer, names, what):
-    """As `m.refuse_tuple`, for numbers."""
-    if said := m.refuse_tuple(answer, names):
-        return said
-    said = (m.refuse_number(value, f"{what} {n}") for n, value in zip(names, answer, strict=True))
-    return next(filter(None, said), None)
 
 
 def _refuse_arrays(answer, names, shape, meanings):
@@ -124,7 +86,7 @@ def guess_share_judge(case, answer):
 
 
 def shell_cases(seed):
-    g = _generator(seed, 1)
+    g = generator(seed, 1)
     draw = lambda low, high: int(torch.randint(low, high, (), generator=g))
     out = [Case((torch.tensor([2, 100]), 1.0, 0.95), "d = 2 and 100, sd 1", True)]
     for share in (0.5, 0.9):
@@ -159,19 +121,19 @@ def _shells(d, sd, share):
 
 
 def shell_judge(case, answer):
-    d, sd, share = _plain(*case.args)
+    d, sd, share = numbers(*case.args)
     meanings = ("the inner radius for each d", "the outer radius for each d")
     if said := _refuse_arrays(answer, ("low", "high"), d.shape, meanings):
         return said
-    return _compare_all(("low", "high"), answer, *_shells(d, sd, share), rtol=3e-4)
+    return m.compare_all(("low", "high"), answer, *_shells(d, sd, share), rtol=3e-4)
 
 
 # cap_measure
 
 
 def cap_measure_cases(seed):
-    rng = _numpy_generator(seed, 2)
-    text = _tensor([np.pi / 6, np.pi / 3, np.pi / 2, 2 * np.pi / 3])
+    rng = numpy_generator(seed, 2)
+    text = tensor([np.pi / 6, np.pi / 3, np.pi / 2, 2 * np.pi / 3])
     cases = [Case((3, text), "the sphere of d = 3", True)]
     for low, high, ends in ((4, 9, (0.5, 0.8)), (20, 60, (0.8, 1.3)), (300, 500, (1.0, 1.05))):
         while True:
@@ -180,7 +142,7 @@ def cap_measure_cases(seed):
             angle = np.array([rng.uniform(*ends), rng.uniform(1.3, 1.5), beyond])
             if _distinct(_cap_slips(d, angle), _cap(d, np.cos(angle)), 0.01):
                 break
-        cases.append(Case((d, _tensor(angle)), f"random, d = {d}"))
+        cases.append(Case((d, tensor(angle)), f"random, d = {d}"))
     return cases
 
 
@@ -222,7 +184,7 @@ def _cap_slips(d, angle):
 
 
 def cap_measure_judge(case, answer):
-    d, angle = _plain(*case.args)
+    d, angle = numbers(*case.args)
     if said := m.refuse_array(answer, angle.shape, "one measure an angle"):
         return said
     want, value = _cap(d, np.cos(angle)), np.asarray(answer, float)
@@ -244,18 +206,18 @@ def cap_measure_judge(case, answer):
 
 
 def levy_bound_cases(seed):
-    rng = _numpy_generator(seed, 3)
+    rng = numpy_generator(seed, 3)
     cases = []
     for d in (int(rng.integers(5, 20)), int(rng.integers(100, 300))):
         while True:
             lipschitz, radius = rng.uniform(1.5, 3.0), rng.uniform(2.0, 6.0)
             t = np.array([0.3, 1.6, 3.0, 6.0]) * lipschitz * radius / (d - 2) ** 0.5
-            args = (d, _tensor(t), float(lipschitz), float(radius))
-            want, slips = _levy(*_plain(*args))
+            args = (d, tensor(t), float(lipschitz), float(radius))
+            want, slips = _levy(*numbers(*args))
             if _distinct(slips, want, 0.01):
                 break
         cases.append(Case(args, f"random, d = {d}"))
-    return [*cases, Case((402, _tensor([0.05, 0.1, 0.2]), 1.0, 1.0), "the unit sphere, L = 1")]
+    return [*cases, Case((402, tensor([0.05, 0.1, 0.2]), 1.0, 1.0), "the unit sphere, L = 1")]
 
 
 def _levy(d, t, lipschitz, radius):
@@ -287,7 +249,7 @@ def _levy(d, t, lipschitz, radius):
 
 
 def levy_bound_judge(case, answer):
-    d, t, lipschitz, radius = _plain(*case.args)
+    d, t, lipschitz, radius = numbers(*case.args)
     if said := m.refuse_array(answer, t.shape, "one bound for each t"):
         return said
     value, (want, slips) = np.asarray(answer, float), _levy(d, t, lipschitz, radius)
@@ -300,14 +262,14 @@ def levy_bound_judge(case, answer):
 
 
 def worst_distance_cases(seed):
-    rng = _numpy_generator(seed, 4)
-    text = (_tensor([0.01, 1e-12, 0.5]), 0.5, 10**6, 1.0)
+    rng = numpy_generator(seed, 4)
+    text = (tensor([0.01, 1e-12, 0.5]), 0.5, 10**6, 1.0)
     cases = []
     for i in range(2):
         share, radius = float(rng.uniform(0.7, 0.99)), float(rng.uniform(2, 9))
         share = share if i else float(rng.uniform(0.2, 0.3))
         mu = np.array([10 ** rng.uniform(-12, -6), rng.uniform(0.01, 0.1), rng.uniform(0.35, 0.45)])
-        args = (_tensor(mu), share, int(rng.integers(10**5, 10**6)), radius)
+        args = (tensor(mu), share, int(rng.integers(10**5, 10**6)), radius)
         cases.append(Case(args, f"random, share {share:.3g}, radius {radius:.3g}"))
     return [cases[1], cases[0], Case(text, "the unit sphere, half of it, d = 10⁶", True)]
 
@@ -340,7 +302,7 @@ def _distances(mu, share, d, radius):
 
 
 def worst_distance_judge(case, answer):
-    mu, share, d, radius = _plain(*case.args)
+    mu, share, d, radius = numbers(*case.args)
     if said := m.refuse_array(answer, mu.shape, "one distance for each mu", whole=True):
         return said
     want, slips = _distances(mu, share, d, radius)
@@ -352,7 +314,7 @@ def worst_distance_judge(case, answer):
 
 
 def in_pixels_cases(seed):
-    g = _generator(seed, 5)
+    g = generator(seed, 5)
     cases = []
     for shape, levels in (((12, 1, 4, 5), 16), ((9, 3, 4, 4), 255)):
         x = 0.6 * torch.rand(shape[1:], generator=g) + 0.4 * torch.rand(shape, generator=g)
@@ -400,16 +362,16 @@ def _pixels(x, distance, levels):
 
 def in_pixels_judge(case, answer):
     names = ("l2", "grey")
-    if said := _refuse_numbers(answer, names, "the distance"):
+    if said := m.refuse_numbers(answer, names, "the distance"):
         return said
-    return _compare_all(names, answer, *_pixels(*_plain(*case.args)))
+    return m.compare_all(names, answer, *_pixels(*numbers(*case.args)))
 
 
 # distance_is_lipschitz
 
 
 def lipschitz_cases(seed):
-    g = _generator(seed, 6)
+    g = generator(seed, 6)
     points = (
         ([0.0, 0.0], [6.0, 0.0], [0.0, 9.0]),
         ([3.0, 4.0], [1.0, 0.0]),
@@ -420,7 +382,7 @@ def lipschitz_cases(seed):
         while True:
             a, x, z = (torch.randn(n, 4, generator=g) for n in (7, 6, 6))
             x[0] = a[2]
-            want, slips = _sides(*_plain(a, x, z))
+            want, slips = _sides(*numbers(a, x, z))
             if _distinct([(np.stack(pair), why) for pair, why in slips], np.stack(want), 0.02):
                 break
         cases.append(Case((a, x, z), "random, one x lies in the set"))
@@ -452,11 +414,11 @@ def _sides(a, x, z):
 
 
 def lipschitz_judge(case, answer):
-    a, x, z = _plain(*case.args)
+    a, x, z = numbers(*case.args)
     names, meanings = ("change", "moved"), ("the change of the distance", "the way of the point")
     if said := _refuse_arrays(answer, names, (len(x),), meanings):
         return said
-    return _compare_all(names, answer, *_sides(a, x, z))
+    return m.compare_all(names, answer, *_sides(a, x, z))
 
 
 # escape
@@ -465,13 +427,13 @@ _LEAST = 0.25
 
 
 def escape_cases(seed):
-    rng = _numpy_generator(seed, 7)
+    rng = numpy_generator(seed, 7)
     d = np.append(np.sort(10 ** rng.uniform(2, 6, 4)).round(), 1e6)
-    return [Case((_tensor(d),), "dimensions from a hundred to a million")]
+    return [Case((tensor(d),), "dimensions from a hundred to a million")]
 
 
 def escape_judge(case, answer):
-    (d,) = _plain(*case.args)
+    (d,) = numbers(*case.args)
     names, meanings = ("angle", "distance"), ("of your cap for each d", "to your cap for each d")
     if said := _refuse_arrays(answer, names, d.shape, meanings):
         return said
@@ -520,16 +482,16 @@ def _log_cap(d, angle):
 
 
 def gaussian_floor_cases(seed):
-    rng = _numpy_generator(seed, 8)
-    text = (torch.diag(_tensor([4.0, 1.0, 0.36])), 0.1, 0.5)
+    rng = numpy_generator(seed, 8)
+    text = (torch.diag(tensor([4.0, 1.0, 0.36])), 0.1, 0.5)
     cases = [Case(text, "variances 4, 1, 0.36, a tenth of the points", True)]
     for d in (5, 8):
         while True:
             q = np.linalg.qr(rng.standard_normal((d, d)))[0]
             cov = (q * np.geomspace(rng.uniform(0.5, 3), 0.02, d)) @ q.T
-            args = (_tensor((cov + cov.T) / 2), float(rng.uniform(0.01, 0.15)),
+            args = (tensor((cov + cov.T) / 2), float(rng.uniform(0.01, 0.15)),
                     float(rng.uniform(0.3, 0.9)))  # fmt: skip
-            want, slips = _floor(*_plain(*args))
+            want, slips = _floor(*numbers(*args))
             if _distinct(slips, want) and 0.02 < want < 0.9:
                 break
         cases.append(Case(args, f"random, d = {d}"))
@@ -568,14 +530,14 @@ def _floor(cov, mu, eps):
 def gaussian_floor_judge(case, answer):
     if said := m.refuse_number(answer, "a measure", 0.0, 1.0):
         return said
-    return m.compare(answer, *_floor(*_plain(*case.args)))
+    return m.compare(answer, *_floor(*numbers(*case.args)))
 
 
 # half_space_expansion
 
 
 def half_space_cases(seed):
-    g = _generator(seed, 9)
+    g = generator(seed, 9)
     cases = []
     for share in (0.2, 0.1):
         while True:
@@ -584,7 +546,7 @@ def half_space_cases(seed):
             w = torch.randn(5, generator=g)
             w = w * (1.6 + torch.rand((), generator=g)) / w.norm()
             args = (train, test, w, share, 0.4)
-            if _clear(*_plain(*args)) and _distinct(*_expansions(*_plain(*args))[::-1], 3e-3):
+            if _clear(*numbers(*args)) and _distinct(*_expansions(*numbers(*args))[::-1], 3e-3):
                 break
         cases.append(Case(args, f"random, share {share:g}"))
     return cases
@@ -634,9 +596,9 @@ def _expansions(train, test, w, share, eps):
 
 def half_space_judge(case, answer):
     names = ("measure", "expanded")
-    if said := _refuse_numbers(answer, names, "the share"):
+    if said := m.refuse_numbers(answer, names, "the share"):
         return said
-    return _compare_all(names, answer, *_expansions(*_plain(*case.args)), rtol=0.0, atol=1e-6)
+    return m.compare_all(names, answer, *_expansions(*numbers(*case.args)), rtol=0.0, atol=1e-6)
 
 
 # small_expansion
@@ -647,7 +609,7 @@ _SHARE, _EPS, _MOST = 0.05, 0.5, 0.135
 def small_expansion_cases(seed):
     d = data.load("digits")
     x = torch.cat([d.train_x, d.test_x]).flatten(1)
-    g, out = _generator(seed, 10), []
+    g, out = generator(seed, 10), []
     for i in range(4):
         a, b = torch.randperm(len(x), generator=g).tensor_split(2)
         out.append(Case((x[a], _SHARE, _EPS), f"split {i + 1} of 4", kept=(x[b],)))
@@ -672,7 +634,7 @@ def small_expansion_judge(case, answer):
 def small_expansion_together(cases, answers):
     """The held-out measure and its expansion, in the mean over the splits."""
     measure, grown, other, unit, turned, flipped = _held_out(cases, answers).mean(0)
-    top = [np.linalg.eigvalsh(np.cov(_plain(*case.args)[0].T))[-1] for case in cases]
+    top = [np.linalg.eigvalsh(np.cov(numbers(*case.args)[0].T))[-1] for case in cases]
     null = ndtr(ndtri(_SHARE) + _EPS / np.sqrt(np.mean(top)))
     scaled = _SHARE <= unit < 0.15 and abs(unit - measure) > 1e-3
     belongs = "c belongs to w as you return it: w·x ≥ c, not w·x/‖w‖ ≥ c"
@@ -700,7 +662,7 @@ def _held_out(cases, answers):
     for the unit vector; both if the sign of c is wrong."""
     rows = []
     for case, (w, c) in zip(cases, answers, strict=True):
-        (x,) = _plain(*case.kept)
+        (x,) = numbers(*case.kept)
         w, c = np.asarray(w, float), float(c)
         size = np.linalg.norm(w)
         s = x @ w

@@ -15,40 +15,11 @@ from robcourse import data, models
 
 from . import Accepted, Case, Check, oracles
 from . import messages as m
-
-
-def _generator(seed: int, exercise: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 1009 + exercise) % 2**63)
-
-
-def _numpy_generator(seed: int, exercise: int) -> np.random.Generator:
-    return np.random.default_rng((seed * 1009 + exercise) % 2**63)
-
-
-def _plain(*args):
-    """Tensors as NumPy arrays of float64, the rest as they are."""
-    return tuple(a.double().numpy() if isinstance(a, Tensor) else a for a in args)
-
-
-def _tensor(values) -> Tensor:
-    return torch.tensor(np.asarray(values, float))
+from .cases import generator, numbers, numpy_generator, tensor
 
 
 def _whole(values) -> Tensor:
     return torch.tensor(np.asarray(values).astype(np.int64))
-
-
-def _compare_all(names, answer, want, slips, **tolerance):
-    """`m.compare` part by part; a slip that gives all of them comes first."""
-    answer = [np.asarray(a, float) for a in answer]
-    near = {"rtol": 1e-4, "atol": 1e-5} | tolerance
-    same = lambda slip: all(np.allclose(a, b, **near) for a, b in zip(answer, slip, strict=True))
-    slips = sorted(slips, key=lambda slip: not same(slip[0]))
-    for k, name in enumerate(names):
-        each = [(slip[k], why) for slip, why in slips]
-        if said := m.compare(answer[k], want[k], each, what=f"{name} ", **tolerance):
-            return said
-    return None
 
 
 def _distinct(slips, want, least=1e-3) -> bool:
@@ -130,7 +101,7 @@ def guess_naive_share_judge(case, answer):
 
 
 def vote_cases(seed):
-    g, cases = _generator(seed, 1), []
+    g, cases = generator(seed, 1), []
     while len(cases) < 2:
         sigma = (0.5 if cases else 1.5) + 0.3 * torch.rand((), generator=g).item()
         model = models.mlp(12, 4, hidden=(16,), seed=int(torch.randint(2**31, (), generator=g)))
@@ -138,9 +109,9 @@ def vote_cases(seed):
             model[-1].bias[3] -= 9.0  # a class that no draw gives
         x = (torch.rand(1, 3, 4, generator=g) < 0.5).float() * 0.96 + 0.02
         noise = torch.randn(300, 1, 3, 4, generator=g)
-        top = np.sort(list(_logits(model, *_plain(x, noise), sigma).values()))
+        top = np.sort(list(_logits(model, *numbers(x, noise), sigma).values()))
         noise = noise[torch.tensor((top[..., -1] - top[..., -2]).min(0) > 1e-3)]  # no near ties
-        want, slips = _votes(model, *_plain(x, noise), sigma)
+        want, slips = _votes(model, *numbers(x, noise), sigma)
         if want[3] == 0 and _distinct([([a], why) for a, why in slips], [want]):
             cases.append(Case((model, x, noise, sigma), f"random, σ = {sigma:.3g}"))
     return cases
@@ -181,7 +152,7 @@ def _votes(model, x, noise, sigma):
 
 def vote_judge(case, answer):
     model, x, noise, sigma = case.args
-    want, slips = _votes(model, *_plain(x, noise), sigma)
+    want, slips = _votes(model, *numbers(x, noise), sigma)
     if isinstance(answer, np.ndarray) and answer.shape == (len(noise),):
         return m.said("an answer for each draw", "a count for each class", "torch.bincount counts")
     meaning = "a count for each class, also for one that no draw gives"
@@ -194,7 +165,7 @@ def vote_judge(case, answer):
 
 
 def lower_bound_cases(seed):
-    rng = _numpy_generator(seed, 2)
+    rng = numpy_generator(seed, 2)
     cases = [Case((_whole([0, 60, 99, 100]), 100, 1e-3), "100 draws, α = 0.001", True)]
     for n in (int(rng.integers(15, 40)), int(rng.integers(300, 900)), 100_000):
         k = [0, int(n * rng.uniform(0.55, 0.7)), n - int(rng.integers(1, 5)), n]
@@ -230,7 +201,7 @@ def _bounds(k, n, alpha):
 
 
 def lower_bound_judge(case, answer):
-    k, n, alpha = _plain(*case.args)
+    k, n, alpha = numbers(*case.args)
     if isinstance(answer, np.ndarray) and answer.shape == k.shape and answer.dtype.kind == "f":
         missing = np.isnan(answer)
         if missing.any() and not missing[(k > 0) & (k < n)].any():
@@ -245,16 +216,16 @@ def lower_bound_judge(case, answer):
 
 
 def radius_cases(seed):
-    rng = _numpy_generator(seed, 3)
-    text = (_tensor([0.9, 0.5, 0.3, 0.99]), 0.25, None)
+    rng = numpy_generator(seed, 3)
+    text = (tensor([0.9, 0.5, 0.3, 0.99]), 0.25, None)
     cases = [Case(text, "σ = 0.25, p_B unknown", True)]
     for known in (False, True):
         p_a = rng.uniform([0.9, 0.55, 0.55, 0.2], [0.95, 0.85, 0.85, 0.45])
         sigma, p_b = float(rng.uniform(0.3, 0.8)), None
         if known:
             p_a[3], p_a[2] = rng.uniform(0.4, 0.48), rng.uniform(0.1, 0.2)
-            p_b = _tensor([*((1 - p_a[:2]) * rng.uniform(0.3, 0.8, 2)), 0.35, 0.3])
-        cases.append(Case((_tensor(p_a), sigma, p_b), f"random, p_B {'' if known else 'un'}known"))
+            p_b = tensor([*((1 - p_a[:2]) * rng.uniform(0.3, 0.8, 2)), 0.35, 0.3])
+        cases.append(Case((tensor(p_a), sigma, p_b), f"random, p_B {'' if known else 'un'}known"))
     return cases
 
 
@@ -284,7 +255,7 @@ def _radii(p_a, sigma, p_b):
 
 
 def radius_judge(case, answer):
-    p_a, sigma, p_b = _plain(*case.args)
+    p_a, sigma, p_b = numbers(*case.args)
     if said := m.refuse_array(answer, p_a.shape, "one radius an image", whole=True):
         return said
     want, slips = _radii(p_a, sigma, p_b)
@@ -298,19 +269,19 @@ def radius_judge(case, answer):
 
 
 def worst_classifier_cases(seed):
-    rng = _numpy_generator(seed, 4)
-    text = (_tensor([1.0, 2.0]), 0.9, 0.5, _tensor([3.0, 4.0]))
+    rng = numpy_generator(seed, 4)
+    text = (tensor([1.0, 2.0]), 0.9, 0.5, tensor([3.0, 4.0]))
     cases = [Case(text, "x = (1, 2), δ = (3, 4), p_A = 0.9, σ = 0.5", True)]
     for d in (5, 8):
-        x, delta = _tensor(rng.uniform(0.2, 1, d)), rng.standard_normal(d)
+        x, delta = tensor(rng.uniform(0.2, 1, d)), rng.standard_normal(d)
         delta *= rng.uniform(1.5, 2.5) / np.linalg.norm(delta)
         p_a, sigma = float(rng.uniform(0.6, 0.97)), float(rng.uniform(0.2, 0.7))
-        cases.append(Case((x, p_a, sigma, _tensor(delta)), f"random, d = {d}"))
+        cases.append(Case((x, p_a, sigma, tensor(delta)), f"random, d = {d}"))
     return cases
 
 
 def worst_classifier_judge(case, answer):
-    x, p_a, sigma, delta = _plain(*case.args)
+    x, p_a, sigma, delta = numbers(*case.args)
     if said := m.refuse_tuple(answer, ("w", "b")):
         return said
     w, b = answer
@@ -350,7 +321,7 @@ def worst_classifier_judge(case, answer):
 
 
 def ceiling_cases(seed):
-    rng, cases = _numpy_generator(seed, 5), []
+    rng, cases = numpy_generator(seed, 5), []
     while len(cases) < 2:
         n = [3, int(rng.integers(40, 90)), int(rng.integers(2000, 9000)), 10**5]
         sigma, alpha = float(rng.uniform(0.2, 0.8)), float(rng.uniform(0.002, 0.04))
@@ -359,7 +330,7 @@ def ceiling_cases(seed):
         want, slips = _ceilings(np.array(n), radius, sigma, alpha)
         clear = part.min() > 0.05 and part.max() < 0.95 and np.ptp(part[:3].round()) == 1
         if clear and _distinct([(slip[1:], why) for slip, why in slips[:-4]], want[1:], 0.03):
-            cases.append(Case((_whole(n), _tensor(radius), sigma, alpha), f"σ = {sigma:.3g}"))
+            cases.append(Case((_whole(n), tensor(radius), sigma, alpha), f"σ = {sigma:.3g}"))
     return cases
 
 
@@ -397,17 +368,17 @@ def _ceilings(n, radius, sigma, alpha):
 
 
 def ceiling_judge(case, answer):
-    names, args = ("most", "draws"), _plain(*case.args)
+    names, args = ("most", "draws"), numbers(*case.args)
     if said := _refuse_parts(answer, names, len(args[0])):
         return said
-    return _compare_all(names, answer, *_ceilings(*args), rtol=1e-3)
+    return m.compare_all(names, answer, *_ceilings(*args), rtol=1e-3)
 
 
 # certify
 
 
 def certify_cases(seed):
-    rng, cases = _numpy_generator(seed, 7), []
+    rng, cases = numpy_generator(seed, 7), []
     for sigma, alpha in ((0.25, 0.001), (0.6, 0.02)):
         sigma, alpha = sigma * float(rng.uniform(0.8, 1.2)), alpha * float(rng.uniform(1.1, 2))
         args = (*_drawn(rng, alpha), 4, sigma, alpha)
@@ -485,17 +456,17 @@ def _certificates(first, second, classes, sigma, alpha):
 
 
 def certify_judge(case, answer):
-    names, args = ("label", "radius", "abstain"), _plain(*case.args)
+    names, args = ("label", "radius", "abstain"), numbers(*case.args)
     if said := _refuse_parts(answer, names, len(args[0])):
         return said
-    return _compare_all(names, answer, *_certificates(*args))
+    return m.compare_all(names, answer, *_certificates(*args))
 
 
 # predict
 
 
 def predict_cases(seed):
-    rng, cases = _numpy_generator(seed, 8), []
+    rng, cases = numpy_generator(seed, 8), []
     for low, high in ((0.003, 0.005), (0.008, 0.012)):
         a = float(rng.uniform(low, high))
         near = (1.01 * a, 1.06 * a), (1.6 * a, 1.9 * a), (2.2 * a, 0.045), (0.00105, 0.48 * a)
@@ -541,17 +512,17 @@ def _predictions(counts, alpha):
 
 
 def predict_judge(case, answer):
-    names, args = ("label", "abstain"), _plain(*case.args)
+    names, args = ("label", "abstain"), numbers(*case.args)
     if said := _refuse_parts(answer, names, len(args[0])):
         return said
-    return _compare_all(names, answer, *_predictions(*args))
+    return m.compare_all(names, answer, *_predictions(*args))
 
 
 # certified_accuracy
 
 
 def certified_accuracy_cases(seed):
-    rng, cases, eps = _numpy_generator(seed, 9), [], np.array([0.0, 0.25, 0.5, 0.75])
+    rng, cases, eps = numpy_generator(seed, 9), [], np.array([0.0, 0.25, 0.5, 0.75])
     while len(cases) < 2:
         y, wrong = rng.integers(0, 5, 40), rng.random(40) < 0.2
         label, abstain = np.where(wrong, (y + 1) % 5, y), rng.random(40) < 0.25
@@ -559,7 +530,7 @@ def certified_accuracy_cases(seed):
         args = (label, radius, abstain, y, eps)
         want, slips = _shares(*args)
         if _distinct([([a], why) for a, why in slips], [want]):
-            args = (_whole(label), _tensor(radius), torch.tensor(abstain), _whole(y), _tensor(eps))
+            args = (_whole(label), tensor(radius), torch.tensor(abstain), _whole(y), tensor(eps))
             cases.append(Case(args, "forty images, some with a radius of exactly 0.25"))
     return cases
 
@@ -584,7 +555,7 @@ def _shares(label, radius, abstain, y, eps):
 
 
 def certified_accuracy_judge(case, answer):
-    args = _plain(*case.args)
+    args = numbers(*case.args)
     if said := m.refuse_array(answer, args[-1].shape, "one share for each eps", whole=True):
         return said
     return m.compare(answer, *_shares(*args))
@@ -594,7 +565,7 @@ def certified_accuracy_judge(case, answer):
 
 
 def other_norms_cases(seed):
-    g, cases = _generator(seed, 10), []
+    g, cases = generator(seed, 10), []
     for shape in ((4, 1, 3, 5), (3, 3, 4, 5)):
         radius = 0.2 + torch.rand(shape[0], generator=g).double()
         cases.append(Case((radius, torch.rand(shape, generator=g)), f"images of {shape[1:]}"))
@@ -619,10 +590,10 @@ def _balls(radius, x):
 
 
 def other_norms_judge(case, answer):
-    names, args = ("linf", "l1"), _plain(*case.args)
+    names, args = ("linf", "l1"), numbers(*case.args)
     if said := _refuse_parts(answer, names, len(args[0])):
         return said
-    return _compare_all(names, answer, *_balls(*args))
+    return m.compare_all(names, answer, *_balls(*args))
 
 
 # pick_sigma
@@ -631,14 +602,14 @@ _ROWS, _N = 2000, 1000
 
 
 def pick_sigma_cases(seed):
-    rng = _numpy_generator(seed, 11)
+    rng = numpy_generator(seed, 11)
     sigmas, alpha = np.geomspace(0.4, 1.0, 8), 0.01
     while True:
         distance = float(rng.uniform(0.5, 0.8))
         hits = rng.binomial(_N, ndtr(distance / sigmas), (_ROWS, len(sigmas)))
         wrong = _honest(hits, sigmas, alpha) > distance
         if wrong.any(1).mean() >= 4 * alpha and wrong.mean(0).max() <= 1.5 * alpha:
-            args = (_whole(hits), _N, _tensor(sigmas), alpha)
+            args = (_whole(hits), _N, tensor(sigmas), alpha)
             return [Case(args, f"{_ROWS} repetitions", kept=(distance,))]
 
 
@@ -649,7 +620,7 @@ def _honest(hits, sigmas, alpha):
 
 
 def pick_sigma_judge(case, answer):
-    hits, n, sigmas, alpha = _plain(*case.args)
+    hits, n, sigmas, alpha = numbers(*case.args)
     if said := m.refuse_array(answer, (len(hits),), "one radius a repetition", whole=True):
         return said
     (distance,), honest = case.kept, _honest(hits, sigmas, alpha)
@@ -685,7 +656,7 @@ _ASKED, _TESTED, _DRAWN = 0.43, 300, (100, 1000)
 def average_radius_cases(seed):
     d = data.load("digits")
     x, y = torch.cat([d.train_x, d.test_x]).flatten(1), torch.cat([d.train_y, d.test_y])
-    g, out = _generator(seed, 12), []
+    g, out = generator(seed, 12), []
     for i in range(2):
         a, b = torch.randperm(len(x), generator=g).tensor_split(2)
         b = b[:_TESTED]
@@ -736,7 +707,7 @@ def _certify(case, answer):
     """The mean radius, and the share that is certified and right."""
     sigma, layers = float(answer[0]), [np.float32(part) for part in answer[1:]]
     x, y, *numbers = case.kept
-    rng, (n0, n) = _numpy_generator(numbers[0], 13 + numbers[1]), _DRAWN
+    rng, (n0, n) = numpy_generator(numbers[0], 13 + numbers[1]), _DRAWN
     label, hits = np.zeros(len(x), int), np.zeros(len(x))
     for i, image in enumerate(x.numpy()):
         z = image + np.float32(sigma) * rng.standard_normal((n0 + n, 64), dtype=np.float32)

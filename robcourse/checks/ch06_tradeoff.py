@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy import optimize, sparse
 from scipy.special import log_softmax, ndtr
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import skip_init  # no draw from the global random state
 
 from robcourse import attacks, data, models
@@ -17,21 +17,8 @@ from robcourse.threat import Threat, measure
 
 from . import Accepted, Case, Check
 from . import messages as m
+from .cases import arrays, generator, numpy_generator
 from .plain import NotPlain
-
-
-def _generator(seed: int, exercise: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 1009 + exercise) % 2**63)
-
-
-def _numpy_generator(seed: int, exercise: int) -> np.random.Generator:
-    return np.random.default_rng((seed * 1009 + exercise) % 2**63)
-
-
-def _plain(*args):
-    """Tensors as NumPy arrays: floating ones in float64, the rest as they are."""
-    turn = lambda a: a.double().numpy() if a.is_floating_point() else a.numpy()
-    return tuple(turn(a) if isinstance(a, Tensor) else a for a in args)
 
 
 def _refuse_mask(value, shape, meaning):
@@ -39,17 +26,6 @@ def _refuse_mask(value, shape, meaning):
     if isinstance(value, np.ndarray) and value.shape == shape and np.isin(value, (0, 1)).all():
         return None
     return m.refuse_array(value, shape, meaning, dtype="bool")
-
-
-def _compare_all(names, answer, want, slips, **tolerance):
-    """`m.compare` number by number; a slip that gives all of them comes first."""
-    same = lambda slip: np.allclose(np.array(answer, float), slip, rtol=1e-4, atol=1e-5)
-    slips = sorted(slips, key=lambda slip: not same(slip[0]))
-    for k, name in enumerate(names):
-        each = [(slip[k], why) for slip, why in slips]
-        if said := m.compare(answer[k], want[k], each, what=f"{name} ", **tolerance):
-            return said
-    return None
 
 
 def _distinct(slips, want) -> bool:
@@ -60,21 +36,13 @@ def _distinct(slips, want) -> bool:
                    if one != two)  # fmt: skip
 
 
-def _refuse_numbers(answer, names, what):
-    """As `m.refuse_tuple`, for numbers."""
-    if said := m.refuse_tuple(answer, names):
-        return said
-    said = (m.refuse_number(value, f"{what} {n}") for n, value in zip(names, answer, strict=True))
-    return next(filter(None, said), None)
-
-
 # decompose
 
 RISKS = ("natural", "boundary", "robust")
 
 
 def decompose_cases(seed):
-    g = _generator(seed, 1)
+    g = generator(seed, 1)
     # How many stay right, break, stay wrong, flip from wrong to right, and to another wrong answer.
     # Found by search: each slip of the judge gives other numbers.
     plans = (13, 7, 4, 5, 2), (21, 8, 3, 2, 6)
@@ -91,8 +59,8 @@ def _predictions(g, counts):
 
 
 def decompose_judge(case, answer):
-    pred, adv, y = _plain(*case.args)
-    if said := _refuse_numbers(answer, RISKS, "the risk"):
+    pred, adv, y = arrays(*case.args)
+    if said := m.refuse_numbers(answer, RISKS, "the risk"):
         return said
     wrong, flipped, n = pred != y, adv != y, len(y)
     natural, boundary = wrong.mean(), (~wrong & flipped).mean()
@@ -113,7 +81,7 @@ def decompose_judge(case, answer):
         ((1 - natural, none, 1 - robust), "an accuracy: a risk is the share of errors"),
         ((natural, robust, boundary), "the sum is missing: natural + boundary = robust"),
     ]
-    return _compare_all(RISKS, answer, want, slips, rtol=0.0, atol=1e-6)
+    return m.compare_all(RISKS, answer, want, slips, rtol=0.0, atol=1e-6)
 
 
 # robust_accuracy
@@ -143,7 +111,7 @@ class _Push:
 
 
 def robust_accuracy_cases(seed):
-    g = _generator(seed, 2)
+    g = generator(seed, 2)
     return [_exact_world(g) for _ in range(2)]
 
 
@@ -181,7 +149,7 @@ def _margin(model, x, y):
 def robust_accuracy_judge(case, answer):
     model, attack, x, y, batch = case.args
     names = ("clean", "robust_upper")
-    if said := _refuse_numbers(answer, names, "the share"):
+    if said := m.refuse_numbers(answer, names, "the share"):
         return said
     parts = zip(x.split(batch), y.split(batch), strict=True)
     moved = torch.cat([attack(model, a, b) for a, b in parts])
@@ -202,7 +170,7 @@ def robust_accuracy_judge(case, answer):
         (len(y) * want, "these are counts: divide by n"),
         ((want[0], want[1] / want[0]), "robust_upper is a share of all n, not of those right at x"),
     ]
-    return _compare_all(names, answer, want, slips, rtol=0.0, atol=1e-6)
+    return m.compare_all(names, answer, want, slips, rtol=0.0, atol=1e-6)
 
 
 def _shares(right, survives, *, flips=False):
@@ -312,7 +280,7 @@ _ORDERS = {"linf": np.inf, "l2": 2, "l1": 1}
 
 
 def conflicts_cases(seed):
-    g = _generator(seed, 4)
+    g = generator(seed, 4)
     # (−3/2, 2, 0) has the size 2, 5/2 or 7/2: dyadic, so that a tie is one in floating point.
     plans = ("linf", 1.0), ("l2", 1.25), ("l1", 1.75)
     return [Case(_touching(g, eps, p), f"{_SIGNS[p]}, a pair at exactly 2ε") for p, eps in plans]
@@ -323,13 +291,13 @@ def _touching(g, eps, norm):
     while True:
         x0, x1 = (torch.randint(-12, 13, (n, 3), generator=g) / 4 for n in (9, 11))
         x1[3] = x0[2] + torch.tensor([-1.5, 2.0, 0.0])
-        want, slips = _pairs(*_plain(x0, x1, eps, norm))
+        want, slips = _pairs(*arrays(x0, x1, eps, norm))
         if _distinct(slips, want):
             return x0, x1, eps, norm
 
 
 def conflicts_judge(case, answer):
-    x0, x1, eps, norm = _plain(*case.args)
+    x0, x1, eps, norm = arrays(*case.args)
     shape = (len(x0), len(x1))
     if isinstance(answer, np.ndarray) and answer.shape == shape[::-1]:
         return m.said(f"shape {answer.shape}", f"shape {shape}", "transposed: rows are for x0")
@@ -364,7 +332,7 @@ def _pairs(x0, x1, eps, norm):
 
 
 def floor_cases(seed):
-    rng = _numpy_generator(seed, 5)
+    rng = numpy_generator(seed, 5)
     star = torch.zeros(4, 7, dtype=torch.bool)
     star[0, :5] = star[1, 4] = True
     plans = ((30, 34, 2.5), (24, 20, 2.0), (60, 50, 3.0))
@@ -420,7 +388,7 @@ def _floor_slips(c, least):
 
 
 def floor_judge(case, answer):
-    (c,) = _plain(*case.args)
+    (c,) = arrays(*case.args)
     if said := m.refuse_number(answer, "the least robust risk"):
         return said
     n, least = sum(c.shape), _least_cover(c)
@@ -433,7 +401,7 @@ def floor_judge(case, answer):
 
 
 def cover_cases(seed):
-    rng = _numpy_generator(seed, 6)
+    rng = numpy_generator(seed, 6)
     return [*(_matched(rng, 8, 7) for _ in range(3)), _matched(rng, 40, 35)]
 
 
@@ -483,7 +451,7 @@ def _reached(c, matching, steps):
 
 
 def cover_judge(case, answer):
-    c, matching = _plain(*case.args)
+    c, matching = arrays(*case.args)
     if said := m.refuse_tuple(answer, ("in0", "in1")):
         return said
     for value, k, name in zip(answer, c.shape, ("in0", "in1"), strict=True):
@@ -508,7 +476,7 @@ def cover_judge(case, answer):
 
 
 def robust_rule_cases(seed):
-    g = _generator(seed, 7)
+    g = generator(seed, 7)
     sign = lambda k: 2.0 * torch.randint(2, (k,), generator=g) - 1
     cases = [Case((torch.tensor([4.0, -1.0, 0.5]), 2.0, 1.0), "mean (4, −1, ½), sd 2, ε = 1")]
     for sd in (0.7, 1.6):
@@ -521,7 +489,7 @@ def robust_rule_cases(seed):
 
 
 def robust_rule_judge(case, answer):
-    mean, sd, eps = _plain(*case.args)
+    mean, sd, eps = arrays(*case.args)
     if said := m.refuse_tuple(answer, ("w", "error")):
         return said
     w, error = answer
@@ -567,7 +535,7 @@ def _rule_error(mean, w, sd):
 
 
 def trades_loss_cases(seed):
-    g = _generator(seed, 8)
+    g = generator(seed, 8)
     draw = lambda n, k, scale: (scale * torch.randn(n, k, generator=g),
                                 scale * torch.randn(n, k, generator=g),
                                 torch.randint(k, (n,), generator=g))  # fmt: skip
@@ -581,7 +549,7 @@ def trades_loss_cases(seed):
 
 
 def trades_loss_judge(case, answer):
-    logits, moved, y, beta = _plain(*case.args)
+    logits, moved, y, beta = arrays(*case.args)
     large = abs(logits).max() > 100
     unstable = "a softmax of 0 has no logarithm: take log_softmax"
     number = answer.item() if isinstance(answer, np.ndarray) and answer.shape == () else answer
@@ -620,7 +588,7 @@ def trades_loss_judge(case, answer):
 
 
 def choose_cases(seed):
-    rng = _numpy_generator(seed, 9)
+    rng = numpy_generator(seed, 9)
     return [Case(_frontier(rng, k), f"{k} models") for k in (16, 22, 19)]
 
 
@@ -633,7 +601,7 @@ def _frontier(rng, count):
         order = rng.permutation(count)
         costs = rng.uniform(2, 9), rng.uniform(10, 50), rng.uniform(0.05, 0.2)
         args = (torch.tensor(clean[order]), torch.tensor(robust[order]), *map(float, costs))
-        wanted, slips = _choices(*_plain(*args))
+        wanted, slips = _choices(*arrays(*args))
         picks = [int(np.argmin(cost)) for cost in (wanted, *(cost for cost, _ in slips))]
         gap = np.diff(np.sort(wanted)[:2])[0]
         if len(set(picks)) == len(picks) and gap > 1e-3 * wanted.min():
@@ -655,8 +623,8 @@ def _choices(clean, robust, cost_clean, cost_attack, p):
 
 
 def choose_judge(case, answer):
-    args = _plain(*case.args)
-    if said := _refuse_numbers(answer, ("index", "cost"), "the model's"):
+    args = arrays(*case.args)
+    if said := m.refuse_numbers(answer, ("index", "cost"), "the model's"):
         return said
     (index, cost), count = answer, len(args[0])
     if not (float(index) == round(float(index)) and 0 <= index < count):
@@ -684,7 +652,7 @@ def frontier_cases(seed):
     d = data.load("digits").only(3, 8)
     x = torch.cat([d.train_x, d.test_x]).flatten(1)
     y = torch.cat([d.train_y, d.test_y])
-    g, out = _generator(seed, 10), []
+    g, out = generator(seed, 10), []
     for i in range(3):
         a, b = torch.randperm(len(x), generator=g).tensor_split(2)
         out.append(Case((x[a], y[a]), f"split {i + 1} of 3", kept=(x[b], y[b])))

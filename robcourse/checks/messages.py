@@ -113,6 +113,14 @@ def refuse_tuple(value, names: tuple[str, ...]) -> str | None:
     return None
 
 
+def refuse_numbers(answer, names: tuple[str, ...], what: str) -> str | None:
+    """As `refuse_tuple`, for numbers."""
+    if message := refuse_tuple(answer, names):
+        return message
+    each = (refuse_number(value, f"{what} {n}") for n, value in zip(names, answer, strict=True))
+    return next(filter(None, each), None)
+
+
 def refuse_point(x_adv: np.ndarray, x: np.ndarray, threat, slips=None) -> str | None:
     """The message if a point leaves the ball or the box, by the tolerance of `Threat.contains`.
 
@@ -164,6 +172,19 @@ def compare(
     like = list(dict.fromkeys(why for wrong, why in slips if close(np.asarray(wrong, float))))
     why = like[0] if len(like) == 1 or (like and not unique) else ""
     return said(f"{what}{value[at]:.6g}{place}", f"{what}{want[at].round(12):.6g}", why)
+
+
+def compare_all(names, answer, want, slips, **tolerance) -> str | None:
+    """`compare` part by part; a slip that gives all of them comes first."""
+    answer = [np.asarray(a, float) for a in answer]
+    near = {"rtol": 1e-4, "atol": 1e-5} | tolerance
+    same = lambda slip: all(np.allclose(a, b, **near) for a, b in zip(answer, slip, strict=True))
+    slips = sorted(slips, key=lambda slip: not same(slip[0]))
+    for k, name in enumerate(names):
+        each = [(slip[k], why) for slip, why in slips]
+        if message := compare(answer[k], want[k], each, what=f"{name} ", **tolerance):
+            return message
+    return None
 
 
 def _reshape(value, shape):
