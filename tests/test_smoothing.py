@@ -6,21 +6,12 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from helpers import rng, untouched
+from helpers import Half, rng, untouched
 from scipy import stats
-from torch import nn
 
 from robcourse import models, smoothing
 from robcourse.intervals import clopper_pearson_lower
 from robcourse.smoothing import Plan
-
-
-class Half(nn.Module):
-    """Class 1 where the first input exceeds ½: the probability of each class is known."""
-
-    def forward(self, x):
-        first = x.flatten(1)[:, :1]
-        return torch.cat([0.5 - first, first - 0.5], 1)
 
 
 @pytest.fixture
