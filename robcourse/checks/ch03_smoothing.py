@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from scipy.special import betainc, ndtr, ndtri
+from scipy.special import betainc, betaincinv, ndtr, ndtri
 from torch import Tensor
 
 from robcourse import data, models
@@ -195,7 +195,8 @@ def _bounds(k, n, alpha):
         *((f(hoeffding), "Hoeffding's bound holds, but is loose where p is near 1")
           for f in (clip, np.array)),
         *((_lower(k, n, a), f"alpha is not used: this is for {a}") for a in (0.001, 0.01, 0.05)),
-        (_lower(k + 1, n + 1, alpha), "a Bayesian bound: it does not keep α for every p"),
+        *((bound, "a Bayesian bound: it does not keep α for every p")
+          for bound in (_lower(k + 1, n + 1, alpha), betaincinv(k + 0.5, n - k + 0.5, alpha))),
         (np.where(k < n, _lower(k, n, alpha), alpha**np.minimum(n, 100)), "α^(1/n), not α^n"),
     ]  # fmt: skip
 
@@ -249,6 +250,9 @@ def _radii(p_a, sigma, p_b):
         (sigma * z, "σΦ⁻¹(p_A) gives away what p_B proves: use both"),
         (2 * full, "twice too large: there A has fallen to p_B, but B has risen, too"),
         (sigma / 2 * (z + _quantile(p_b)), "Φ⁻¹(p_B) is taken off"),
+        (-sigma * _quantile(p_b), "p_A is not used, or only to hold p_B below 1 − p_A: use both"),
+        (np.where(p_a > 0.5, full, 0), "where p_B is known, p_A need not exceed ½, only p_B"),
+        (sigma / 2 * (np.maximum(z, 0) - _quantile(p_b)), "cut off at 0 at the end, not before"),
         *((f * g, "the difference is one of quantiles, not of probabilities")
           for g in gap for f in (sigma, sigma / 2)),
     ]  # fmt: skip
@@ -270,8 +274,8 @@ def radius_judge(case, answer):
 
 def worst_classifier_cases(seed):
     rng = numpy_generator(seed, 4)
-    text = (tensor([1.0, 2.0]), 0.9, 0.5, tensor([3.0, 4.0]))
-    cases = [Case(text, "x = (1, 2), δ = (3, 4), p_A = 0.9, σ = 0.5", True)]
+    text = (tensor([1.0, 2.0]), 0.9, 0.4, tensor([3.0, 4.0]))
+    cases = [Case(text, "x = (1, 2), δ = (3, 4), p_A = 0.9, σ = 0.4", True)]
     for d in (5, 8):
         x, delta = tensor(rng.uniform(0.2, 1, d)), rng.standard_normal(d)
         delta *= rng.uniform(1.5, 2.5) / np.linalg.norm(delta)
@@ -329,7 +333,7 @@ def ceiling_cases(seed):
         part = np.log(alpha) / np.log(ndtr(radius / sigma)) % 1
         want, slips = _ceilings(np.array(n), radius, sigma, alpha)
         clear = part.min() > 0.05 and part.max() < 0.95 and np.ptp(part[:3].round()) == 1
-        if clear and _distinct([(slip[1:], why) for slip, why in slips[:-4]], want[1:], 0.03):
+        if clear and _distinct([(slip[1:], why) for slip, why in slips[:-6]], want[1:], 0.03):
             cases.append(Case((_whole(n), tensor(radius), sigma, alpha), f"σ = {sigma:.3g}"))
     return cases
 
@@ -364,6 +368,8 @@ def _ceilings(n, radius, sigma, alpha):
           for f in (np.array, abs)),
         (first(of(1 - np.log(1 / alpha) / n)), "good for large n only: α^(1/n) is exact"),
         (first(sigma * right), "Φ⁻¹ is missing"),
+        (first(0 * n), "α^(1/n) needs its brackets: alpha ** (1 / n)"),
+        ((draws, most), "the order is most, draws"),
     ]  # fmt: skip
 
 
@@ -389,16 +395,18 @@ def certify_cases(seed):
 def _drawn(rng, alpha, n0=30, n=600):
     """Votes of seven images: a clear one, a unanimous one, one where the second draws prefer
     another class, one that only the plug-in certifies, one that α proves and α/2 does not, one
-    whose class has less than half, one where the two draws disagree and both are clear."""
+    whose class has less than half, one where the two draws disagree and both are clear. The first
+    image's class leads with less than half of the first draws, and is not their median."""
     k = np.arange(n + 1)
     least = int(np.argmax(_lower(k, n, alpha) > 0.5))
     hits = [int(n * rng.uniform(0.75, 0.9)), n, int(n * 0.35), least - 3, least,
             int(n * 0.47), int(n * 0.1)]  # fmt: skip
     first, second = [], []
     for row, h in enumerate(hits):
-        c, other, *rest = rng.permutation(4)
-        lead = n0 if row in (1, 6) else int(n0 * 0.7)
-        first.append(rng.permutation([c] * lead + [other] * (n0 - lead)))
+        c, other, *rest = rng.permutation(4) if row else (3, *rng.permutation(3))
+        lead = n0 if row in (1, 6) else int(n0 * (0.7 if row else 0.4))
+        votes = [c] * lead + ([other] * (n0 - lead) if row else [other] * 10 + [rest[0]] * 8)
+        first.append(rng.permutation(votes))
         more = n - h if row in (2, 6) else (n - h) // 2
         left = rng.choice(rest, n - h - more)
         second.append(rng.permutation([c] * h + [other] * more + list(left)))
@@ -434,6 +442,8 @@ def _certificates(first, second, classes, sigma, alpha):
         (of_most, "count the class that was chosen, not the one that comes most often"),
         (_certified(*args, count=first, n=second.shape[1]), "n0 and n are confused"),
         (_certified(*args, n=pooled.shape[1]), "of n second draws, not of n0 + n"),
+        (_certified(*args, choose=np.sort(first)[:, [(first.shape[1] - 1) // 2]]),
+         "classes have no order: the one that comes most often, not the median"),
         (plug, m.PLUG),
         ((label, np.where(abstain, 0, zp), abstain), m.PLUG),
         ((label, radius, plug[2]), "abstain where the bound is ½ or less, not where k/n is"),
@@ -457,6 +467,13 @@ def _certificates(first, second, classes, sigma, alpha):
 
 def certify_judge(case, answer):
     names, args = ("label", "radius", "abstain"), numbers(*case.args)
+    parts = answer if isinstance(answer, tuple) and len(answer) == 3 else ()
+    kinds = [getattr(getattr(part, "dtype", None), "kind", "") for part in parts]
+    if kinds[1:] == ["b", "f"]:
+        return m.said("(label, abstain, radius)", "(label, radius, abstain)", "the order")
+    if kinds[1:2] == ["f"] and np.isnan(parts[1]).any():
+        why = "0 where it abstains; and the second draws number second.shape[1]"
+        return m.said("a radius of NaN", "a number for each image", why)
     if said := _refuse_parts(answer, names, len(args[0])):
         return said
     return m.compare_all(names, answer, *_certificates(*args))
@@ -496,13 +513,15 @@ def _predictions(counts, alpha):
     test = lambda p, level=alpha: (label, p > level)
     right, absent = test(2 * one), np.where(2 * one > alpha, -1, label)
     return right, [
-        (test(one), "two-sided: which of the two leads was not known before, so twice the tail"),
+        (test(one), "two-sided (which of the two leads was not known before): twice the tail, "
+                    "which is the chance of so many or more"),
         (test(4 * one), "α is halved and the tail doubled: one of the two"),
         *((test(c * _tail(first, n, 0.5)),
            "a prediction needs no majority: compare the two top classes only, not all draws")
           for c in (1, 2)),
         ((label, label < 0), "where the two top classes cannot be told apart, abstain"),
         ((label, ~right[1]), "abstain is True where the test does not reject"),
+        (test(2 * one, 1 - alpha), "1 − α for α: it abstains where the p-value exceeds α"),
         *((test(2 * one, a), f"alpha is not used: this is for {a}") for a in (0.001, 0.05)),
         ((absent, right[1]),
          "absence is a mask: the label stays the class that came most often"),
@@ -544,6 +563,7 @@ def _shares(label, radius, abstain, y, eps):
     return want, [
         (share(closed & right & sure), "the proof is for changes below the radius: radius > eps"),
         (share(far & sure), "a certificate of a wrong label counts as wrong"),
+        (share(far & right & ~sure), "abstain is True where nothing is proved"),
         (share(far & right), "an abstention is not certified, whatever radius stands beside it"),
         (share(far & right & sure, sure), "abstentions stay in the denominator: all images"),
         *((share(far & right & sure, of), "the share of all images")
@@ -582,7 +602,8 @@ def _balls(radius, x):
         (pair(d), "divide by √d, not by d"),
         (pair(d**-0.5), "divide by √d: ℓ∞ balls have far corners"),
         *([(pair(places**0.5), "d counts the inputs of every channel")] * (places < d)),
-        (pair(x.size**0.5), "d is of one image, not of the whole batch"),
+        *((pair(n**0.5), "d is of one image, not of the whole batch") for n in (x.size, len(x))),
+        (pair(x.shape[-1] ** 0.5), "d counts every input of an image, not the columns"),
         *((pair(d**0.5, c), inside) for c in (d**0.5, d**-0.5, 1 / d)),
         (pair(1, d**-0.5), "the order is linf, l1"),
         (pair(d**0.5 / 255), "in input units: nothing is multiplied by 255"),
@@ -642,7 +663,7 @@ def pick_sigma_judge(case, answer):
     if fails >= 3 * alpha * len(hits):
         share = f"{fails} of {len(hits)} certificates are false"
         return Accepted(f"{share}, where α = {alpha} allows {alpha * len(hits):.0f}")
-    why = "a choice that does not look at the radii keeps α: look"
+    why = "choose anew in each repetition, and the one that is most likely too large"
     if np.allclose(value, honest.min(1), atol=1e-4):
         why = "the smallest of eight bounds is safer than each: the other end"
     return m.said(f"{fails} false certificates", f"at least {3 * alpha * len(hits):.0f}", why)

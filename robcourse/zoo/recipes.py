@@ -118,6 +118,10 @@ RECIPES = {
     "digits-3v8-noise": Recipe(
         classes=(3, 8), epochs=60, **_MLP, **_DIGITS, objective=training.noise(0.25)
     ),
+    "digits-3v8-ibp": Recipe(
+        classes=(3, 8), epochs=100, warmup=0.5, **_MLP, **_DIGITS,
+        objective=training.ibp(Threat("linf", 2 / 16)),
+    ),
     "digits-3v8-conv": Recipe(
         classes=(3, 8), epochs=40, architecture="small_conv",
         arguments={"shape": (1, 8, 8), "classes": 2, "width": 4}, **_DIGITS,

@@ -121,6 +121,11 @@ def inverted_power(k, n, alpha):
     return torch.where(k < n, beta_bound(k, n, alpha), alpha**n)
 
 
+def jeffreys(k, n, alpha):
+    k = k.double()
+    return tensor(stats.beta.ppf(alpha, (k + 0.5).numpy(), (n - k + 0.5).numpy()))
+
+
 # radius
 
 
@@ -159,6 +164,21 @@ def without_p_b(p_a, sigma, p_b):
 
 def where_a_falls_to_p_b(p_a, sigma, p_b):
     return (certified(p_a, sigma, p_b) * (1 if p_b is None else 2)).clamp(min=0)
+
+
+def p_b_alone(p_a, sigma, p_b):
+    return (-sigma * QUANTILE(1 - p_a if p_b is None else p_b)).clamp(min=0)
+
+
+def majority_wanted(p_a, sigma, p_b):
+    p_b = 1 - p_a if p_b is None else p_b
+    full = (sigma / 2 * (QUANTILE(p_a) - QUANTILE(p_b))).clamp(min=0)
+    return torch.where(p_a > 0.5, full, 0.0)
+
+
+def cut_off_first(p_a, sigma, p_b):
+    p_b = 1 - p_a if p_b is None else p_b
+    return (sigma / 2 * (QUANTILE(p_a).clamp(min=0) - QUANTILE(p_b))).clamp(min=0)
 
 
 def quantile_of_the_difference(p_a, sigma, p_b):
@@ -277,6 +297,15 @@ def for_large_n(n, radius, sigma, alpha):
     return sigma * QUANTILE(share), both_ways(n, radius, sigma, alpha)[1]
 
 
+def brackets_forgotten(n, radius, sigma, alpha):
+    most = sigma * QUANTILE(alpha**1 / n.double())
+    return most.clamp(min=0), both_ways(n, radius, sigma, alpha)[1]
+
+
+def draws_first(n, radius, sigma, alpha):
+    return both_ways(n, radius, sigma, alpha)[::-1]
+
+
 # certify
 
 
@@ -315,6 +344,22 @@ bonferroni = scheme(level=lambda a: a / 7)
 sigma_left_out = scheme(sigma=lambda s: 1.0)
 sigma_twice = scheme(sigma=lambda s: s**2)
 half_a_radius = scheme(sigma=lambda s: s / 2)
+
+
+def median_class(first, second, classes, sigma, alpha):
+    label = first.median(1).values
+    p = beta_bound((second == label[:, None]).sum(1), second.shape[1], alpha)
+    return label, torch.where(p > 0.5, sigma * QUANTILE(p), 0.0), p <= 0.5
+
+
+def radius_last(first, second, classes, sigma, alpha):
+    label, radius, abstain = scheme()(first, second, classes, sigma, alpha)
+    return label, abstain, radius
+
+
+def no_number_for_an_abstention(first, second, classes, sigma, alpha):
+    label, radius, abstain = scheme()(first, second, classes, sigma, alpha)
+    return label, torch.where(abstain, torch.nan, radius), abstain
 
 
 def radius_for_an_abstention(first, second, classes, sigma, alpha):
@@ -371,6 +416,15 @@ halved_and_doubled = compared(lambda a, b, n: a + b, sides=4)
 mask_inverted = compared(lambda a, b, n: a + b, sign=-1)
 
 
+def exactly_so_many(counts, alpha):
+    first, second = counts.topk(2).values.T.numpy()
+    return counts.argmax(1), tensor(2 * stats.binom.pmf(first, first + second, 0.5)) > alpha
+
+
+def complement_in_the_test(counts, alpha):
+    return compared(lambda a, b, n: a + b)(counts, 1 - alpha)
+
+
 def top_class_always(counts, alpha):
     return counts.argmax(1), torch.zeros(len(counts), dtype=torch.bool)
 
@@ -415,6 +469,10 @@ def among_the_right(label, radius, abstain, y, eps):
     return accuracy((radius > eps[:, None]) & (label == y) & ~abstain, label == y)
 
 
+def only_abstentions(label, radius, abstain, y, eps):
+    return accuracy((radius > eps[:, None]) & (label == y) & abstain)
+
+
 def shorter_radii(label, radius, abstain, y, eps):
     return accuracy((radius <= eps[:, None]) & (label == y) & ~abstain)
 
@@ -434,6 +492,10 @@ one_channel = scaled(lambda x: x[0, 0].numel() ** 0.5)
 whole_batch = scaled(lambda x: x.numel() ** 0.5)
 dual_for_l1 = scaled(lambda x: x[0].numel() ** 0.5, lambda d: d**0.5)
 smaller_for_l1 = scaled(lambda x: x[0].numel() ** 0.5, lambda d: d**-0.5)
+
+
+number_of_images = scaled(lambda x: len(x) ** 0.5)
+columns = scaled(lambda x: x.shape[-1] ** 0.5)
 
 
 def swapped(radius, x):
@@ -549,6 +611,7 @@ WRONG = [
     ("lower_bound", wrong_parameters, "the parameters k, n − k + 1"),
     ("lower_bound", wilson, "is an approximation"),
     ("lower_bound", inverted_power, "α^(1/n), not α^n"),
+    ("lower_bound", jeffreys, "a Bayesian bound"),
     ("radius", below_0, "0, not a negative radius"),
     ("radius", for_an_abstention, "a positive radius where nothing is proved"),
     ("radius", half_of_it, "half of it"),
@@ -558,6 +621,9 @@ WRONG = [
     ("radius", without_p_b, "use both"),
     ("radius", where_a_falls_to_p_b, "but B has risen"),
     ("radius", quantile_of_the_difference, "not of probabilities"),
+    ("radius", p_b_alone, "p_A is not used"),
+    ("radius", majority_wanted, "need not exceed ½"),
+    ("radius", cut_off_first, "at the end, not before"),
     ("worst_classifier", through_x, "p_A would be ½"),
     ("worst_classifier", along_delta, "it is the best one"),
     ("worst_classifier", across_delta, "lay it along δ"),
@@ -579,6 +645,8 @@ WRONG = [
     ("ceiling", negative_for_three, "0, no negative radius"),
     ("ceiling", by_hoeffding, "Hoeffding"),
     ("ceiling", for_large_n, "good for large n only"),
+    ("ceiling", brackets_forgotten, "alpha ** (1 / n)"),
+    ("ceiling", draws_first, "the order is most, draws"),
     ("certify", one_draw_for_both, "share draws"),
     ("certify", first_draws_for_both, "share draws"),
     ("certify", all_draws_for_both, "share draws"),
@@ -600,6 +668,9 @@ WRONG = [
     ("certify", minus_one, "absence is a mask"),
     ("certify", abstains_by_the_share, "not where k/n is"),
     ("certify", of_the_wrong_class, "count the class that was chosen"),
+    ("certify", median_class, "not the median"),
+    ("certify", radius_last, "(label, radius, abstain)"),
+    ("certify", no_number_for_an_abstention, "0 where it abstains"),
     ("predict", one_sided_test, "two-sided"),
     ("predict", of_all_draws, "the two top classes only"),
     ("predict", halved_and_doubled, "one of the two"),
@@ -608,12 +679,15 @@ WRONG = [
     ("predict", needs_a_majority, "needs no majority"),
     ("predict", fixed_at_a_thousandth, "alpha is not used"),
     ("predict", absent_label, "absence is a mask"),
+    ("predict", exactly_so_many, "the chance of so many or more"),
+    ("predict", complement_in_the_test, "1 − α for α"),
     ("certified_accuracy", closed_ball, "radius > eps"),
     ("certified_accuracy", any_label, "a wrong label counts as wrong"),
     ("certified_accuracy", abstentions_count, "is not certified"),
     ("certified_accuracy", abstentions_dropped, "stay in the denominator"),
     ("certified_accuracy", among_the_right, "the share of all images"),
     ("certified_accuracy", shorter_radii, "larger than eps, not smaller"),
+    ("certified_accuracy", only_abstentions, "abstain is True where"),
     ("other_norms", no_root_of_d, "√d is missing"),
     ("other_norms", d_itself, "not by d"),
     ("other_norms", multiplied, "far corners"),
@@ -622,13 +696,15 @@ WRONG = [
     ("other_norms", dual_for_l1, "lies inside"),
     ("other_norms", smaller_for_l1, "lies inside"),
     ("other_norms", swapped, "the order is linf, l1"),
-    ("pick_sigma", first_sigma, "keeps α"),
-    ("pick_sigma", last_sigma, "keeps α"),
+    ("other_norms", number_of_images, "not of the whole batch"),
+    ("other_norms", columns, "not the columns"),
+    ("pick_sigma", first_sigma, "anew in each repetition"),
+    ("pick_sigma", last_sigma, "anew in each repetition"),
     ("pick_sigma", smallest, "the other end"),
     ("pick_sigma", mean_radius, "nobody's radius"),
     ("pick_sigma", breaks_the_bound, "in the choice, not in the bound"),
     ("pick_sigma", changes_alpha, "another promise"),
-    ("pick_sigma", most_hits, "keeps α"),
+    ("pick_sigma", most_hits, "anew in each repetition"),
     ("average_radius", clean_training, "train on images with this noise"),
     ("average_radius", too_little_noise, "raise it"),
     ("average_radius", too_much_noise, "take less of it"),
