@@ -8,9 +8,10 @@ import importlib
 
 __version__ = "0.1.0"
 __all__ = [
-    "attacks", "blackbox", "bounds", "campaign", "checks", "cli", "concentration", "data",
-    "grading", "intervals", "linear", "models", "objectives", "plots", "risk", "runtime",
-    "smoothing", "threat", "training", "widgets", "zoo",
+    "attacks", "blackbox", "bounds", "branching", "campaign", "checks", "cli", "concentration",
+    "data", "grading", "graphs", "intervals", "linear", "lipschitz", "milp", "models",
+    "objectives", "orthogonal", "plots", "query", "risk", "runtime", "smoothing", "threat",
+    "training", "verify", "widgets", "zoo",
 ]  # fmt: skip
 
 

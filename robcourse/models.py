@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from .orthogonal import AOLConv, CayleyLinear, GroupSort
+
 
 class Normalize(nn.Module):
     """(x − mean) / std, per channel or with one number for all; constants, not parameters.
@@ -136,6 +138,52 @@ def small_resnet(
                 channels = out
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
         return nn.Sequential(*layers).eval()
+
+
+def lipschitz_mlp(
+    inputs: int,
+    classes: int,
+    *,
+    hidden: tuple[int, ...] = (64, 64),
+    mean: float = 0.5,
+    seed: int = 0,
+) -> nn.Sequential:
+    """A 1-Lipschitz network on flattened inputs: `CayleyLinear` and `GroupSort`.
+
+    Inputs are shifted and not scaled: dividing by a standard deviation would make it faster.
+    """
+    with _seeded(seed):
+        sizes = (inputs, *hidden)
+        layers: list[nn.Module] = [Normalize(mean, 1.0), nn.Flatten()]
+        for a, b in itertools.pairwise(sizes):
+            layers += [CayleyLinear(a, b), GroupSort()]
+        return nn.Sequential(*layers, CayleyLinear(sizes[-1], classes)).eval()
+
+
+def lipschitz_conv(
+    shape: tuple[int, int, int] = (3, 32, 32),
+    classes: int = 10,
+    *,
+    width: int = 32,
+    hidden: int = 256,
+    mean: float | Sequence[float] = 0.5,
+    seed: int = 0,
+) -> nn.Sequential:
+    """A 1-Lipschitz convolutional network: `AOLConv` and `GroupSort`, the sides halved twice.
+
+    The halvings keep every pixel: four neighbours become four channels. Inputs are shifted and
+    not scaled.
+    """
+    channels, height, wide = shape
+    with _seeded(seed):
+        layers: list[nn.Module] = [Normalize(mean, 1.0)]
+        for out in (width, 2 * width):
+            layers += [nn.PixelUnshuffle(2)]
+            layers += [AOLConv(4 * channels, out), GroupSort(), AOLConv(out, out), GroupSort()]
+            channels = out
+        features = channels * (height // 4) * (wide // 4)
+        layers += [nn.Flatten(), CayleyLinear(features, hidden), GroupSort()]
+        return nn.Sequential(*layers, CayleyLinear(hidden, classes)).eval()
 
 
 def _conv(

@@ -195,6 +195,29 @@ class hinge(Objective):
         return F.multi_margin_loss(model(z), y, margin=2**0.5 * self.radius)
 
 
+@dataclass(frozen=True)
+class tempered(Objective):
+    """For 1-Lipschitz networks: cross-entropy of (logits − √2·radius at the label)/temperature.
+
+    Times the temperature t, so that for t → 0 it becomes what is missing of the worst class to a
+    certified ℓ2 radius, max(0, √2·radius − min over j of (f_y − f_j)). A large t asks all examples
+    for more margin, at the cost of those near the boundary. With radius 0 it is plain
+    cross-entropy of scaled logits, which no constraint on the weights can do for itself.
+
+    Source: Prach & Lampert, "Almost-orthogonal layers …", ECCV 2022 (offset and temperature).
+    """
+
+    temperature: float
+    radius: float = 0.0
+
+    def loss(self, model, x, z, y):
+        """The label's logit is handicapped first."""
+        logits = model(z)
+        handicap = 2**0.5 * self.radius * F.one_hot(y, logits.shape[1]).to(logits)
+        t = self.temperature
+        return t * F.cross_entropy((logits - handicap) / t, y)
+
+
 def ascend(
     model: nn.Module,
     x: Tensor,

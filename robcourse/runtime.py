@@ -110,6 +110,26 @@ def validate(
         _validate_model(model, x, y)
 
 
+def validate_layers(model: nn.Module, known: tuple[type, ...]) -> None:
+    """Refuse a model that computes something else than the classes of its layers say.
+
+    For what reads a network layer by layer. What is no instance of `known` is left to the caller.
+
+    Raises:
+        ValueError: hooks, or a layer of a known class with a forward of its own.
+    """
+    for name, layer in model.named_modules():
+        if "parametrizations" in name.split("."):  # these make weights, and weights are read
+            continue
+        kind = type(layer)
+        place = f"layer {name}: {kind.__name__}" if name else kind.__name__
+        if layer._forward_hooks or layer._forward_pre_hooks:
+            raise ValueError(f"{place} has hooks, which may change what it computes")
+        own = "forward" in vars(layer) or kind.__call__ is not nn.Module.__call__
+        if isinstance(layer, known) and (own or all(kind.forward is not k.forward for k in known)):
+            raise ValueError(f"{place} has a forward of its own; its class says something else")
+
+
 def _warn_pixels() -> None:
     import warnings
 
@@ -137,7 +157,7 @@ def _validate_model(model: Callable, x: Tensor, y: Tensor | None) -> None:
             "on chance and on the batch: call model.eval() first"
         )
     with frozen(model), torch.no_grad():
-        logits = model(x[:1])
+        logits = model(x[:1].clone())  # an inplace layer would write into it
     got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if len(got) != 2 or got[0] != 1 or got[1] < 2:
         raise ValueError(

@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from . import attacks, models
-from .objectives import adversarial, awp, hinge, ibp, noise, sam, standard, trades
+from .objectives import adversarial, awp, hinge, ibp, noise, sam, standard, tempered, trades
 from .runtime import frozen, quiet, validate
 from .threat import Threat, margin
 
 __all__ = [
     "Objective", "TrainLog", "adversarial", "awp", "fit", "flips_and_shifts", "hinge", "ibp",
-    "noise", "sam", "standard", "trades",
+    "noise", "sam", "standard", "tempered", "trades",
 ]  # fmt: skip
 
 #: A loss of a batch, with the model in training mode: (model, x, y) -> a scalar.

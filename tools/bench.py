@@ -34,7 +34,7 @@ from pathlib import Path
 
 import torch
 
-from robcourse import attacks, models, smoothing
+from robcourse import attacks, bounds, data, models, smoothing, training, verify
 from robcourse.grading import batch, intake
 from robcourse.grading.assignment import load
 from robcourse.grading.sandbox import Limits
@@ -183,6 +183,60 @@ def published_loop(model, x, *, sigma, classes, n0, n, batch) -> None:
                     counts[answer] += 1
 
 
+def bounding(bound: Callable):
+    """Bounds for a batch in forward passes of it: small_conv, ℓ∞ 2/255, every class."""
+
+    def measure(size: Size) -> float:
+        model, threat = network("small_conv"), Threat("linf", 2 / 255)
+        x = torch.rand(size.batch, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        y = torch.arange(size.batch) % 10
+        one = [size.batch]
+        return ratio(size, lambda: bare(model, x, y, 0, one), lambda: bound(model, x, y, threat))
+
+    return measure
+
+
+@functools.cache
+def decided(size: Size) -> dict[str, list[tuple[int, str, float]]]:
+    """Branch and bound and MILP on the same examples: which, status and CPU seconds of each.
+
+    The network has 128 + 128 ReLUs and is trained by PGD, here, in seconds; the examples are the
+    first test digits that neither an attack nor CROWN decides at ℓ∞ 1/16. So each solver gets
+    only what takes a solver, and MILP is asked for no more than the sign.
+    """
+    digits, threat = data.load("digits"), Threat("linf", 1 / 16)
+    model = models.mlp(64, 10, hidden=(128, 128))
+    objective = training.adversarial(threat, steps=5)
+    training.fit(model, digits.train_x, digits.train_y, objective, epochs=20, lr=3e-3, batch=64)
+    x, y = digits.test_x, digits.test_y
+    open_ = (bounds.margins(model, x, y, threat).amin(1) <= 0) & ~attacks.pgd(
+        model, x, y, threat, restarts=2
+    ).success
+    found, (examples, seconds) = {}, (50, 20.0) if size == FULL else (2, 20.0)
+    for solver in (verify.branch_and_bound, verify.milp):
+        found[solver.__name__] = []
+        for i in open_.nonzero()[:examples, 0].tolist():
+            start = time.process_time()
+            (verdict,) = solver(model, x[i : i + 1], y[i : i + 1], threat, seconds=seconds)
+            spent = time.process_time() - start
+            found[solver.__name__].append((i, verdict.status, spent))
+    return found
+
+
+def deciding_share(size: Size) -> float:
+    """How much of what MILP decides branch and bound decides as well, and the same way."""
+    ours, theirs = ({i: s for i, s, _ in v} for v in decided(size).values())
+    known = [i for i, status in theirs.items() if status != "unknown"]
+    if wrong := [i for i in known if ours[i] not in (theirs[i], "unknown")]:
+        raise RuntimeError(f"branch and bound and MILP contradict each other on {wrong}")
+    return sum(ours[i] == theirs[i] for i in known) / len(known)
+
+
+def deciding_gain(size: Size) -> float:
+    ours, theirs = (statistics.median(t for *_, t in v) for v in decided(size).values())
+    return theirs / ours
+
+
 @functools.cache
 def certified(images: int, workers: int) -> float:
     """Images a second by so many processes, which have started before."""
@@ -247,6 +301,17 @@ BENCHMARKS += [
                  certifying("small_resnet", device="cuda"))] if torch.cuda.is_available() else []),
     Benchmark("certify_two_processes", 1.7, "images a second, two processes / one",
               lambda size: certified(size.shared, 2) / certified(size.shared, 1)),
+]  # fmt: skip
+BENCHMARKS += [
+    Benchmark("ibp_small_conv", 2.5, "forward passes for interval bounds of the logits",
+              bounding(lambda model, x, y, threat: bounds.ibp(model, x, threat)), cost=True),
+    Benchmark("crown_small_conv", 300, "forward passes for CROWN margins, intervals inside",
+              bounding(functools.partial(bounds.margins, inner="ibp")), cost=True),
+]  # fmt: skip
+BENCHMARKS += [
+    Benchmark("verify_decided", 0.95, "of what MILP decides in 20 s, branch and bound decides",
+              deciding_share),
+    Benchmark("verify_gain", 5, "median CPU time of MILP / of branch and bound", deciding_gain),
 ]  # fmt: skip
 OWN = ("cells", "cases", "judging")
 BENCHMARKS += [

@@ -39,6 +39,8 @@ class Card:
         robust: for each threat the attacks that were tried on the first n test images, one after
             the other, with what each left of those right `untouched`; `accuracy_upper`, an upper
             bound on robust accuracy, and the interval of that share.
+        certified: the other side: for each threat the share of the whole test set for which
+            `method` proves the right answer, `accuracy_lower`, with its interval.
         weights_sha256, weights_bytes: of the file of weights, in half precision.
         note: what else a reader should know.
     """
@@ -61,6 +63,7 @@ class Card:
     robust: list
     weights_sha256: str
     weights_bytes: int
+    certified: list = dataclasses.field(default_factory=list)
     note: str = ""
 
 

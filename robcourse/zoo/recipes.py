@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from robcourse import attacks, blackbox, data, intervals, training
+from robcourse import attacks, blackbox, bounds, data, intervals, lipschitz, orthogonal, training
 from robcourse.threat import Threat, margin
 
 from . import Card, build, load, pack, unpack
@@ -46,6 +46,7 @@ class Recipe:
         threats: what the attacks are tried with afterwards.
         attacks: those attacks, with their settings.
         measured: how many test images they get, the first ones; None: all.
+        proofs: what is proved of it afterwards: for each method the threats.
         seeds: the recipe is also run with these, to see what of a number is chance.
     """
 
@@ -68,6 +69,7 @@ class Recipe:
     )
     attacks: dict = field(default_factory=lambda: ATTACKS)
     measured: int | None = None
+    proofs: dict[str, tuple[Threat, ...]] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
     def dataset(self) -> data.Dataset:
@@ -79,6 +81,13 @@ class Recipe:
 _DIGITS = {"data": "digits", "lr": 1e-2}
 _MLP = {"architecture": "mlp", "arguments": {"inputs": 64, "classes": 2, "hidden": (16, 16)}}
 
+
+def _radii(*radii: float) -> tuple[Threat, ...]:
+    return tuple(Threat("l2", r) for r in radii)
+
+
+#: Of the literature on Lipschitz networks.
+_GREY = _radii(36 / 255, 72 / 255, 108 / 255)
 _CIFAR_MEAN, _CIFAR_SD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
 _LINF, _L2 = Threat("linf", 8 / 255), Threat("l2", 0.5)
 
@@ -88,8 +97,9 @@ def _cifar(objective, epochs: int, lr: float = 3e-3, **more) -> Recipe:
     arguments = {"shape": (3, 32, 32), "classes": 10, "width": 32,
                  "mean": _CIFAR_MEAN, "std": _CIFAR_SD}  # fmt: skip
     return Recipe(
-        "cifar10", None, "small_conv", arguments, epochs, lr, objective=objective,
-        **{"batch": 128, "weight_decay": 5e-2, "warmup": 0.2, "fast": True, "shifts": 4,
+        "cifar10", None, epochs=epochs, lr=lr, objective=objective,
+        **{"architecture": "small_conv", "arguments": arguments, "batch": 128,
+           "weight_decay": 5e-2, "warmup": 0.2, "fast": True, "shifts": 4,
            "threats": (_LINF, _L2), "attacks": CHEAPER, "measured": 1000, "seeds": (0,)}
         | more,
     )  # fmt: skip
@@ -121,6 +131,13 @@ RECIPES = {
     "digits-3v8-ibp": Recipe(
         classes=(3, 8), epochs=100, warmup=0.5, **_MLP, **_DIGITS,
         objective=training.ibp(Threat("linf", 2 / 16)),
+        proofs={"ibp": (Threat("linf", 1 / 16), Threat("linf", 2 / 16))},
+    ),
+    "digits-3v8-lipschitz": Recipe(
+        classes=(3, 8), epochs=60, architecture="lipschitz_mlp",
+        arguments={"inputs": 64, "classes": 2}, **_DIGITS,
+        objective=training.tempered(0.1, 0.5), threats=_radii(0.25, 0.5, 0.75),
+        proofs={"lipschitz": _radii(0.25, 0.5, 0.75)},
     ),
     "digits-3v8-conv": Recipe(
         classes=(3, 8), epochs=40, architecture="small_conv",
@@ -135,9 +152,23 @@ RECIPES = {
     "fashion-ibp": _fashion(
         training.ibp(Threat("linf", 0.1)), lr=1e-3, fast=False, epochs=12,
         arguments={"shape": (1, 28, 28), "classes": 10, "width": 16, "batch_norm": False},
+        proofs={"ibp": (Threat("linf", 0.1),)},
+    ),
+    "fashion-lipschitz": _fashion(
+        training.tempered(0.25, 0.5), lr=1e-2, batch=256, warmup=0.1, fast=False,
+        architecture="lipschitz_conv",
+        arguments={"shape": (1, 28, 28), "classes": 10, "width": 16, "hidden": 128},
+        threats=_GREY, proofs={"lipschitz": _GREY},
     ),
     "cifar10-standard": _cifar(training.standard(), 50),
     **{f"cifar10-noise-{s:.2f}": _cifar(training.noise(s), 20) for s in (0.12, 0.25, 0.50, 1.00)},
+    "cifar10-lipschitz": _cifar(
+        training.tempered(0.25, 0.5), 24, 1e-2, architecture="lipschitz_conv",
+        arguments={"shape": (3, 32, 32), "classes": 10, "width": 32, "hidden": 128,
+                   "mean": _CIFAR_MEAN},
+        batch=256, weight_decay=1e-2, warmup=0.1, fast=False, threats=_GREY,
+        proofs={"lipschitz": _GREY},
+    ),
     "cifar10-sam": _cifar(training.sam(0.05), 20),
     "cifar10-linf": _attacked(training.adversarial(_LINF, steps=2)),
     **{f"cifar10-trades-beta{b:g}": _attacked(training.trades(_LINF, b, steps=2))
@@ -174,6 +205,7 @@ def measure(name: str, model: nn.Module | None = None, trained: dict | None = No
         model, old = load(name)
         trained = {k: getattr(old, k) for k in ("seconds", "spread", "kept", "note")}
     raw = pack(model)
+    model = orthogonal.export(model, dataset.test_x.shape[1:])  # constraints are computed once
     model.to(memory_format=torch.channels_last)  # twice as fast
     card = Card(
         name=name,
@@ -190,6 +222,7 @@ def measure(name: str, model: nn.Module | None = None, trained: dict | None = No
         date=datetime.date.today().isoformat(),
         clean=_clean(model, dataset),
         robust=[_robust(model, dataset, threat, recipe) for threat in recipe.threats],
+        certified=_certified(model, dataset, recipe),
         weights_sha256=hashlib.sha256(raw).hexdigest(),
         weights_bytes=len(raw),
     )
@@ -246,6 +279,22 @@ def _robust(model: nn.Module, dataset: data.Dataset, threat: Threat, recipe: Rec
                         for a, b in zip(x.split(1000), y.split(1000), strict=True))  # fmt: skip
     return {"norm": threat.norm, "eps": threat.eps, "box": box, "untouched": untouched,
             "attacks": after, **_share(len(left), len(y), "accuracy_upper")}  # fmt: skip
+
+
+@torch.no_grad()
+def _certified(model: nn.Module, dataset: data.Dataset, recipe: Recipe) -> list:
+    """What is proved on the whole test set, by each method and for each threat."""
+    x, y, found = dataset.test_x, dataset.test_y, []
+    for method, threats in recipe.proofs.items():
+        radii = lipschitz.certify(model, x) if method == "lipschitz" else None
+        for threat in threats:
+            proved = radii.holds(y, threat.eps) if radii else torch.cat([
+                bounds.certified(model, a, b, threat, method=method)
+                for a, b in zip(x.split(1000), y.split(1000), strict=True)
+            ])  # fmt: skip
+            share = _share(int(proved.sum()), len(y), "accuracy_lower")
+            found.append({"norm": threat.norm, "eps": threat.eps, "method": method, **share})
+    return found
 
 
 def _share(k: int, n: int, name: str, level: float = 0.95) -> dict:

@@ -495,7 +495,6 @@ smaller_for_l1 = scaled(lambda x: x[0].numel() ** 0.5, lambda d: d**-0.5)
 
 
 number_of_images = scaled(lambda x: len(x) ** 0.5)
-columns = scaled(lambda x: x.shape[-1] ** 0.5)
 
 
 def swapped(radius, x):
@@ -697,7 +696,6 @@ WRONG = [
     ("other_norms", smaller_for_l1, "lies inside"),
     ("other_norms", swapped, "the order is linf, l1"),
     ("other_norms", number_of_images, "not of the whole batch"),
-    ("other_norms", columns, "not the columns"),
     ("pick_sigma", first_sigma, "anew in each repetition"),
     ("pick_sigma", last_sigma, "anew in each repetition"),
     ("pick_sigma", smallest, "the other end"),

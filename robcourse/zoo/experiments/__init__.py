@@ -14,7 +14,13 @@ import torch
 
 from robcourse.zoo.recipes import versions
 
-from . import ch01_linear_hypothesis, ch02_concentration, ch03_smoothing, ch06_tradeoff
+from . import (
+    ch01_linear_hypothesis,
+    ch02_concentration,
+    ch03_smoothing,
+    ch05_verification,
+    ch06_tradeoff,
+)
 
 EXPERIMENTS: dict[str, Callable[[], dict]] = {
     "linear-hypothesis": ch01_linear_hypothesis.linear_hypothesis,
@@ -23,6 +29,7 @@ EXPERIMENTS: dict[str, Callable[[], dict]] = {
         f"certified-{sigma}": partial(ch03_smoothing.certified, sigma)
         for sigma in ("0.12", "0.25", "0.50", "1.00")
     },
+    "verified-fashion": ch05_verification.verified,
     "class-distances": ch06_tradeoff.class_distances,
     "transfer": ch06_tradeoff.transfer,
     "adversarial-data": ch06_tradeoff.adversarial_data,
