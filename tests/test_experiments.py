@@ -152,7 +152,7 @@ def test_the_smallest_distances_are_those_that_others_found():
 
 def test_no_family_gives_back_what_was_wrong():
     names = {name for name in zoo.cards() if name.startswith("cifar10-")}
-    assert set(MOVED["right"]) == names
+    assert set(MOVED["right"]) == names - {"cifar10-lipschitz"}  # made after the record
     for name, right in MOVED["right"].items():
         assert set(right) == {"untouched", *MOVED["families"]}
         assert all(0 <= k <= right["untouched"] <= MOVED["n"] for k in right.values()), name
