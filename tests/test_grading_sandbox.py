@@ -78,9 +78,14 @@ HOG = "b = bytearray(2 << 30); b[::4096] = b'1' * len(b[::4096])\n"
 
 
 def left() -> list[psutil.Process]:
-    """The processes that this module's sandboxes have left."""
+    """The processes that this module's sandboxes have left.
+
+    A killed process that has a gigabyte to give back is there for a moment more.
+    """
     wanted = ["-m", "code"]
-    return [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == wanted]
+    running = psutil.process_iter(["cmdline"])
+    ours = [p for p in running if (p.info["cmdline"] or [])[-2:] == wanted]
+    return psutil.wait_procs(ours, timeout=3)[1]
 
 
 @needs_sandbox
