@@ -112,7 +112,7 @@ def trace(
 
     Its variance is 2(‖H‖_F² − Σ H_ii²)/probes. With a sketch it is Hutch++: an orthonormal basis Q
     of H·S, S so many random sign vectors, gives Tr(QᵀHQ) exactly, and the probes estimate the rest.
-    A Hessian of rank at most `sketch` leaves no rest.
+    Of a Hessian of rank below `sketch` nothing is left but rounding, unless the signs are unlucky.
 
     Args:
         loss: with its graph; the graph is kept.

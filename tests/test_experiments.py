@@ -8,10 +8,12 @@ import torch
 
 from robcourse import data, linear, models, runtime, smoothing, zoo
 from robcourse.intervals import clopper_pearson
-from robcourse.threat import Threat
+from robcourse.threat import Threat, margin
 from robcourse.zoo import experiments
 from robcourse.zoo.experiments import ch01_linear_hypothesis as ch01
 from robcourse.zoo.experiments import ch06_tradeoff as ch06
+from robcourse.zoo.experiments import ch10_detector, ch10_language, ch10_weights
+from robcourse.zoo.experiments import ch10_flatness as ch10
 from robcourse.zoo.experiments.__main__ import main
 
 RECORD = zoo.record("linear-hypothesis")
@@ -245,3 +247,188 @@ def test_counts_come_out_again_from_the_real_data(sigma):
         assert c.label == label
         assert abs(c.drawn - drawn) <= 0.01 * plan.n
         assert abs(c.hits - hits) <= 0.01 * plan.n
+
+
+FLAT = {name: zoo.record(f"flatness-{name}")
+        for name in ("basins", "valley", "masking", "detector", "layers", "weights")}  # fmt: skip
+
+
+def leaves(value, path=()):
+    """Every network's part of a record: the dictionaries that name their weights."""
+    if isinstance(value, dict):
+        if "weights_sha256" in value:
+            yield path, value
+        for key, part in value.items():
+            yield from leaves(part, (*path, key))
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_the_networks_of_a_record_are_those_of_the_zoo(name):
+    known = {card.weights_sha256: card for card in zoo.cards().values()}
+    found = list(leaves(FLAT[name]))
+    assert found
+    for path, part in found:
+        card = known[part["weights_sha256"]]
+        assert card.name in path or name == "layers"
+        assert (part["data"], part["data_sha256"]) == (card.data, card.data_sha256)
+
+
+def test_the_basins_are_possible():
+    for path, r in leaves(FLAT["basins"]):
+        assert 0 <= r["flipped"] <= r["right"] <= r["n"]
+        for s, grown in r["increase"].items():
+            assert set(grown) == {"kept", "flipped", "mean"}, s
+            for part in (grown["kept"], grown["flipped"]):
+                assert part is None or part == sorted(part)
+        for width in r["width"].values():
+            assert width["took_off"] <= r["right"]
+            for row in (width["rank_correlation"] or {}).values():
+                if isinstance(row, list):
+                    assert -1 <= row[1] <= row[2] <= 1
+            # A radius that was proved is not longer than a basin that was found.
+            assert width.get("below_radius", 0) == 0, path
+
+
+def test_the_valleys_are_possible():
+    for _, r in leaves(FLAT["valley"]):
+        assert len(r["wrong"]) == r["steps"] + 1
+        assert r["wrong"][0] == 0
+        end = r["wrong_at_the_end"]
+        assert r["wrong"][-1] == end["n"]
+        assert all(0 <= count <= end["n"] for count in end.values())
+        for rows in r["along"].values():
+            assert len(rows) == r["steps"] + 1
+            assert all(row == sorted(row) for row in rows)
+        assert all(row[2] <= 2**0.5 + 1e-3 for row in r["along"]["logit_slope"])
+        assert all(row[2] <= 1 for row in r["along"]["confidence"])
+
+
+def test_an_attack_that_needs_no_softmax_does_not_feel_the_scale():
+    for _, r in leaves(FLAT["masking"]):
+        rows = [r["rows"][f"{s:g}"] for s in FLAT["masking"]["scales"]]
+        for row in rows:
+            assert abs(row["right"]["margin"] - rows[0]["right"]["margin"]) <= 0.01 * r["n"]
+            assert all(0 <= k <= r["untouched"] for k in row["right"].values())
+            assert row["right_float64"] <= r["untouched_few"]
+            moved, first = (v["wrong_at_the_points_of_scale_1"] for v in (row, rows[0]))
+            assert abs(moved - first) <= 0.002 * r["n"]
+        silent = [row["gradient_exactly_zero"] for row in rows]
+        assert silent == sorted(silent)
+
+
+def test_the_detectors_are_possible():
+    for _, r in leaves(FLAT["detector"]):
+        for row in [*r["levels"].values(), r["adaptive"]]:
+            assert 0 <= row["wrong"] <= r["right"] <= r["n"]
+            for sign in ("sharpness", "confidence"):
+                told = row[sign]
+                assert told["of"] == 2 * row["wrong"]
+                low, high = told["interval"]
+                assert 0 <= low <= told["auc_lower_when_attacked"] <= high <= 1
+                assert len(told["folds"]) == 5
+                mean = sum(told["folds"]) / 5
+                assert told["stump_right"] / told["of"] == pytest.approx(mean, abs=0.02)
+        assert r["adaptive"]["judged_wrong"] == r["adaptive"]["wrong"]  # all of them allowed
+
+
+def test_hutchinson_and_the_closed_form_of_the_last_layer_agree():
+    r = FLAT["layers"]
+    ratios = [a / b for a, b in zip(r["mean"][0], r["closed_form_of_l"], strict=True)]
+    assert 0.6 < sorted(ratios)[len(ratios) // 2] < 1.6
+    assert r["wrong"] == sorted(r["wrong"])
+
+
+def test_moving_the_weights_uphill_raises_the_loss():
+    for _, r in leaves(FLAT["weights"]):
+        for rows in r["loss"].values():
+            losses = [row["loss"] for row in rows.values()]
+            assert losses == sorted(losses)
+
+
+def test_losses_at_a_scale_are_those_of_torch():
+    gen = runtime.generator(3, torch.zeros(1))
+    logits = 6 * torch.randn(2, 40, 5, generator=gen, dtype=torch.float64)
+    y = torch.randint(5, (40,), generator=gen)
+    for s in (0.25, 1.0, 50.0):
+        wanted = [torch.nn.functional.cross_entropy(s * z, y, reduction="none") for z in logits]
+        torch.testing.assert_close(ch10._loss(ch10._gaps(logits, y), s), torch.stack(wanted))
+    sure = ch10._gaps(torch.tensor([[900.0, 0.0, 0.0]], dtype=torch.float64), torch.tensor([0]))
+    assert 0 < ch10._loss(sure / 2, 1.0).item() < 1e-190  # nothing is rounded to 0
+
+
+def test_a_correlation_that_another_explains_is_gone_at_its_fixed_value():
+    gen = runtime.generator(4, torch.zeros(1))
+    hidden, a, b = torch.randn(3, 600, generator=gen, dtype=torch.float64)
+    signs = {"trace": -hidden - 0.3 * a, "margin": hidden, "distance": hidden + 0.3 * b}
+    found = ch10._correlations(hidden.exp() + 0.2 * torch.randn(600, generator=gen), signs)
+    assert found["trace"][2] < -0.7
+    assert found["trace at fixed margin"][1] < 0 < found["trace at fixed margin"][2]
+    assert found["margin at fixed trace"][1] > 0.5
+    for value, low, high in (v for v in found.values() if isinstance(v, list)):
+        assert low <= value <= high
+
+
+def test_the_area_counts_pairs_and_a_stump_makes_the_fewest_errors():
+    gen = runtime.generator(5, torch.zeros(1))
+    for trial in range(30):
+        clean, moved = torch.randint(0, 8, (2, 15), generator=gen).double()
+        pairs = (moved[:, None] < clean).double() + (moved[:, None] == clean).double() / 2
+        got = ch10_detector._auc(clean.numpy(), moved.numpy())
+        assert got == pytest.approx(pairs.mean().item(), abs=1e-12)
+        cut, low = ch10_detector._stump(clean, moved)
+        errors = [
+            int(((clean < c) == way).sum() + ((moved < c) != way).sum())
+            for c in torch.arange(-0.5, 9).tolist() for way in (True, False)
+        ]  # fmt: skip
+        got = int(((clean < cut) == low).sum() + ((moved < cut) != low).sum())
+        assert got == min(errors), trial
+
+
+def test_the_attack_that_knows_the_detector_stays_allowed_and_wrong():
+    model, x, y, _ = ch10.network("digits-conv", 60)
+    threat = Threat("linf", 3 / 16)
+    path = ch10.attack_path(model, x, y, threat, 40, threat.eps / 16)
+    points, wrong = ch10_detector._matched(model, path, y)
+    assert threat.contains(points, x).all()
+    assert torch.equal(margin(ch10.logits_of(model, points), y)[wrong] <= 0, wrong[wrong])
+    sharp = [ch10_detector._signs(model, p)["sharpness"] for p in (x, points, path[-1])]
+    before = (margin(ch10.logits_of(model, x), y) > 0) & wrong
+    near, end = (((s - sharp[0]).abs() < 0.01)[before].sum() for s in sharp[1:])
+    assert near > 0.25 * before.sum()  # the others' paths never come down to where they began
+    assert end < 0.1 * before.sum()
+
+
+def test_a_scaled_network_gives_the_same_answers_and_the_margin_attack_the_same_points():
+    row = ch10._masking("digits-conv", (1.0, 100.0), 80, 20)
+    one, hundred = row["rows"].values()
+    assert abs(one["right"]["margin"] - hundred["right"]["margin"]) <= 1
+    assert one["wrong_at_the_points_of_scale_1"] == hundred["wrong_at_the_points_of_scale_1"]
+    assert hundred["gradient_exactly_zero"] > one["gradient_exactly_zero"]
+
+
+def test_weights_moved_uphill_have_the_length_that_was_asked_for():
+    model, x, y, _ = ch10.network("digits-conv", 40)
+    moved = ch10_weights._uphill(model, x, y, 0.01)
+    for a, b in zip(model.parameters(), moved.parameters(), strict=True):
+        wanted = 0.01 * a.norm() if a.ndim > 1 else torch.zeros(())
+        torch.testing.assert_close((b - a).norm(), wanted, rtol=1e-3, atol=0)
+    before, after = (ch10_weights._measured(m, x, y)["loss"] for m in (model, moved))
+    assert after > before
+
+
+def test_the_prompts_of_the_record_are_possible():
+    record = zoo.record("language-valley")
+    assert {k: record["network"][k] for k in ch10_language.NETWORK} == ch10_language.NETWORK
+    assert (record["fit"], record["attack"]) == (ch10_language.FIT, ch10_language.ATTACK)
+    bits = record["bits"]
+    assert 0 < bits["network"] < bits["bigram"] < bits["unigram"] < 5
+    for group in record["groups"].values():
+        for path in (group["attack"], group["chance"]):
+            assert path["n"] <= min(group["of"], record["attack"]["n"])
+            counts = ("hump_first", "hump_mean", "flatter_first", "said_first", "crossed")
+            assert all(0 <= path[k] <= path["n"] for k in counts)
+            low, middle, high = path["confidence"]
+            assert len(middle) == record["attack"]["steps"] + 1
+            assert all(a <= b <= c <= 1 for a, b, c in zip(low, middle, high, strict=True))
+        falling = group["attack"]["loss"][1]  # the search never makes the target's loss worse
+        assert all(b <= a + 1e-9 for a, b in itertools.pairwise(falling))

@@ -258,3 +258,9 @@ def test_the_rows_of_chapter_6_are_all_there():
     mine = {r["row"] for r in ROWS if r["chapter"] == "06_tradeoff"}
     plain = {f"T{i}" for i in range(1, 31)} - {"T16"}
     assert mine == plain | {"T16a", "T16b", "D8", "P5", "V1", "V11"}
+
+
+def test_the_rows_of_chapter_10_are_all_there():
+    mine = {r["row"] for r in ROWS if r["chapter"] == "10_flatness"}
+    others = {f"D{i}" for i in (9, 10, 11, 12, 13, 15, 16)} | {"L13", "Z8", "Z9"}
+    assert mine == {f"F{i}" for i in range(1, 79)} | others

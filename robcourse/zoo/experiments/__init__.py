@@ -20,6 +20,10 @@ from . import (
     ch03_smoothing,
     ch05_verification,
     ch06_tradeoff,
+    ch10_detector,
+    ch10_flatness,
+    ch10_language,
+    ch10_weights,
 )
 
 EXPERIMENTS: dict[str, Callable[[], dict]] = {
@@ -34,6 +38,13 @@ EXPERIMENTS: dict[str, Callable[[], dict]] = {
     "transfer": ch06_tradeoff.transfer,
     "adversarial-data": ch06_tradeoff.adversarial_data,
     "robust-overfitting": ch06_tradeoff.robust_overfitting,
+    "flatness-basins": ch10_flatness.basins,
+    "flatness-valley": ch10_flatness.valley,
+    "flatness-masking": ch10_flatness.masking,
+    "flatness-detector": ch10_detector.detector,
+    "flatness-layers": ch10_flatness.layers,
+    "flatness-weights": ch10_weights.weights,
+    "language-valley": ch10_language.language_valley,
 }
 
 
