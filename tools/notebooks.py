@@ -226,6 +226,8 @@ def speeds() -> str:
     for name, row in json.loads((ROOT / "book/measured.json").read_text()).items():
         sign = "≤" if row["cost"] else "≥"
         goal = "" if row["goal"] is None else f"{sign} {row['goal']:g}"
+        if goal and (row["value"] - row["goal"]) * (-1 if row["cost"] else 1) < 0:
+            goal += ", missed"
         card = row["card"]
         where = f"{card['date']}, {card['cpu']}, {card['threads']} thread, torch {card['torch']}"
         rows.append(f"| `{name}`: {row['unit']} | {row['value']:.3f} | {goal} | {where} |")
