@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import Case
+
 
 def generator(seed: int, exercise: int) -> torch.Generator:
     """PyTorch's draws for the cases of one exercise of a chapter."""
@@ -29,6 +31,29 @@ def numbers(*args) -> tuple:
 def tensor(values) -> Tensor:
     """Numbers as a tensor of float64."""
     return torch.tensor(np.asarray(values, float))
+
+
+def until_distinct(draw, table, count, label, far) -> list[Case]:
+    """`count` cases from `draw` whose slips can all be told apart.
+
+    `table` gives of a case's numbers the right parts and the slips, each with its message. Slips
+    with different messages must differ by `far` (of two flat arrays), and each from what is right.
+
+    Raises:
+        RuntimeError: 10 000 draws were not enough.
+    """
+    flat = lambda parts: np.hstack([np.ravel(p).astype(float) for p in parts])
+    cases = []
+    for _ in range(10_000):
+        args = draw()
+        want, slips = table(*arrays(*args))
+        each = [(flat(parts), why) for parts, why in [*slips, (want, "right")]]
+        pairs = ((a, b) for i, (a, x) in enumerate(each) for b, y in each[:i] if x != y)
+        if all(far(a, b).any() for a, b in pairs):
+            cases.append(Case(args, label))
+        if len(cases) == count:
+            return cases
+    raise RuntimeError(f"{len(cases)} of {count} cases in 10 000 draws: {label}")
 
 
 def _mixed(seed: int, exercise: int) -> int:

@@ -18,31 +18,16 @@ from robcourse.threat import Threat
 
 from . import Accepted, Case, Check
 from . import messages as m
-from .cases import arrays, generator, numbers, numpy_generator, tensor
+from .cases import arrays, generator, numbers, numpy_generator, tensor, until_distinct
 from .oracles import softmax
 
 _CUBE = np.sqrt(6) / 54
 
 
-def _distinct(slips, want) -> bool:
-    """Whether slips with different messages give different numbers, and none the right ones."""
-    each = [*slips, (want, "right")]
-    each = [(np.hstack([np.ravel(p).astype(float) for p in parts]), why) for parts, why in each]
-    far = lambda a, b: (abs(a - b) > 3e-3 * (abs(a) + abs(b))).any()
-    return all(far(a, b) for i, (a, one) in enumerate(each) for b, two in each[:i] if one != two)
-
-
 def _until_distinct(draw, table, count, label):
-    """`count` cases from `draw` whose slips can all be told apart."""
-    cases = []
-    for _ in range(10_000):
-        args = draw()
-        want, slips = table(*arrays(*args))
-        if _distinct(slips, want):
-            cases.append(Case(args, label))
-        if len(cases) == count:
-            return cases
-    raise RuntimeError(f"{len(cases)} of {count} cases in 10 000 draws: {label}")
+    return until_distinct(
+        draw, table, count, label, lambda a, b: abs(a - b) > 3e-3 * (abs(a) + abs(b))
+    )
 
 
 def _compare_one(answer, table, meaning, **tolerance):
