@@ -22,6 +22,7 @@ def pairs(p):
 one_minus_squares = traced(lambda p: 1 - p.square().sum(1))
 complements = traced(lambda p: (p * (1 - p)).sum(1))
 norm_not_squared = traced(pairs, 1)
+norm_not_squared_and_cancelling = traced(lambda p: 1 - p.square().sum(1), 1)
 features_missing = traced(pairs, 0)
 batch_mean = traced(pairs, after=lambda t: t.mean().expand(len(t)))
 one_number = traced(pairs, after=torch.mean)
@@ -557,6 +558,7 @@ WRONG = [
     ("head_trace", one_minus_squares, "1 − Σ p² cancels"),
     ("head_trace", complements, "half is lost"),
     ("head_trace", norm_not_squared, "‖φ‖ is squared"),
+    ("head_trace", norm_not_squared_and_cancelling, "‖φ‖ is squared"),
     ("head_trace", features_missing, "the features are missing"),
     ("head_trace", batch_mean, "the mean of the batch"),
     ("head_trace", one_number, "of each example, not of the batch"),
