@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export OMP_NUM_THREADS = 1
 export TQDM_DISABLE = 1
+# Figures depend on nobody's matplotlibrc, and on no list of fonts that another program left.
+export MPLCONFIGDIR := $(abspath $(VENV))/.matplotlib
 PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 .PHONY: book test serve notebooks zoo records bench clean
