@@ -151,7 +151,7 @@ def test_draws_depend_on_seed_image_and_block_alone(line):
 def test_whoever_draws_the_counts_are_the_same(line, pool):
     options = {"sigma": 0.3, "classes": 2, "n": 300}
     alone = smoothing.certify(Half().eval(), line, **options)
-    net, images = models.small_conv((1, 8, 8), 2, width=8), torch.rand(9, 1, 8, 8, generator=rng(1))
+    net, images = models.small_conv((3, 8, 8), 2, width=8), torch.rand(9, 3, 8, 8, generator=rng(1))
     deep = smoothing.certify(net, images, **options)  # its threads are running when it forks
     with pool(2) as executor, untouched(net):
         shared = smoothing.certify(Half().eval(), line, **options, executor=executor)
@@ -202,6 +202,35 @@ def test_memory_is_bounded_by_the_batch(line):
     assert max(sizes) <= 400
     full = sum(s == 400 for s in sizes)
     assert full >= 0.9 * len(sizes)  # batches fill up across images
+
+
+class Flat(torch.nn.Module):
+    """Answers by the brightness of the first pixel; keeps what it was given."""
+
+    def __init__(self, flatten):
+        super().__init__()
+        self.flatten, self.given = flatten, []
+
+    def forward(self, x):
+        self.given.append(x)
+        first = self.flatten(x)[:, :1]
+        return torch.cat([first, 0.5 - first], 1)
+
+
+def test_colour_images_come_channels_last_to_a_model_that_takes_them_so():
+    x = torch.rand(9, 3, 4, 5, generator=rng(3))
+    takes = Flat(lambda z: z.flatten(1)).eval()
+    refuses = Flat(lambda z: z.view(len(z), -1)).eval()  # fails on any other layout
+    options = {"sigma": 0.5, "classes": 2, "n": 300}
+    one, other = (smoothing.certify(model, x, **options) for model in (takes, refuses))
+    assert torch.equal(one.radius, other.radius)
+    last = {"memory_format": torch.channels_last}
+    passes = [[z for z in model.given if len(z) >= 100] for model in (takes, refuses)]
+    assert len(passes[0]) == len(passes[1]) == 4
+    for a, b in zip(*passes, strict=True):
+        assert torch.equal(a, b)  # the draws do not depend on it
+        assert a.is_contiguous(**last)
+        assert b.is_contiguous()
 
 
 def test_a_network_is_certified_in_float64_too():
