@@ -43,4 +43,5 @@ $(STAMP): requirements.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements.txt
 	$(PIP) --no-deps -e .
+	$(BIN)/python -c "import matplotlib.pyplot" # lists the fonts, which no cell is to tell of
 	touch $@
