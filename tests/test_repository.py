@@ -59,6 +59,11 @@ def test_the_layout_is_there(path):
     assert (ROOT / path).exists()
 
 
+def test_nothing_else_lies_at_the_root():
+    known = {Path(path).parts[0] for path in LAYOUT} | {".gitignore", ".pre-commit-config.yaml"}
+    assert {path.relative_to(ROOT).parts[0] for path in tracked()} <= known
+
+
 def test_the_readme_names_every_room():
     readme = (ROOT / "README.md").read_text()
     rooms = {p.name for p in ROOT.iterdir() if p.is_dir() and not p.name.startswith((".", "_"))}
